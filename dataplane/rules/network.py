@@ -1,0 +1,137 @@
+"""Links, addresses, routes, rules, sysctls and known connections of one node, as frozen data.
+
+Fields are those of ``ip -j addr|route|rule`` under the same names where they decide where a packet goes; ``rest`` keeps every
+other field of the object so that nothing is lost in printing. No lookup here: that is engine/fib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from dataplane.inet import Prefix
+
+#: rtnetlink's names of scopes, as numbers (include/uapi/linux/rtnetlink.h).
+SCOPES: Mapping[str, int] = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
+#: Names of the tables that always exist.
+TABLES: Mapping[str, int] = {"default": 253, "main": 254, "local": 255}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    family: int
+    local: int
+    prefixlen: int
+    scope: int = 0
+    peer: int | None = None  # the far end's address on a point-to-point link ("address" in ip -j)
+    broadcast: int | None = None
+    secondary: bool = False
+    tentative: bool = False
+    deprecated: bool = False
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One interface; ``kind`` is linkinfo.info_kind (bridge, veth, vlan …) or None, ``master`` the bridge or VRF it belongs to."""
+
+    index: int
+    name: str
+    flags: tuple[str, ...] = ("UP", "LOWER_UP")
+    mtu: int = 1500
+    link_type: str = "ether"
+    mac: str | None = None
+    master: str | None = None
+    kind: str | None = None
+    addresses: tuple[Address, ...] = ()
+    altnames: tuple[str, ...] = ()
+
+    @property
+    def up(self) -> bool:
+        """Administratively up (IFF_UP)."""
+        return "UP" in self.flags
+
+    @property
+    def carrier(self) -> bool:
+        """IFF_LOWER_UP; a link without carrier makes its routes "linkdown"."""
+        return "LOWER_UP" in self.flags
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    dev: str | None = None
+    gateway: int | None = None
+    gateway_family: int | None = None  # differs from the route's in "via inet6 …"
+    weight: int = 1
+    onlink: bool = False
+    flags: tuple[str, ...] = ()  # dead, linkdown, …
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route; ``type`` is unicast, local, broadcast, multicast, anycast, unreachable, prohibit, blackhole or throw."""
+
+    family: int
+    destination: Prefix
+    type: str = "unicast"
+    table: int = 254
+    nexthops: tuple[NextHop, ...] = ()
+    metric: int = 0
+    scope: int = 0
+    tos: int = 0
+    prefsrc: int | None = None
+    protocol: str | None = None
+    mtu: int | None = None
+    rest: Mapping[str, Any] = field(default_factory=dict, compare=False)  # what ip printed beside these
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRule:
+    """One policy routing rule. ``action`` is lookup, goto, nop, unreachable, prohibit or blackhole."""
+
+    family: int
+    priority: int
+    source: Prefix | None = None
+    destination: Prefix | None = None
+    negated: bool = False
+    iif: str | None = None
+    oif: str | None = None
+    fwmark: int = 0
+    fwmask: int = 0
+    tos: int = 0
+    ip_protocol: int | None = None
+    sport: tuple[int, int] | None = None
+    dport: tuple[int, int] | None = None
+    uid_range: tuple[int, int] | None = None
+    table: int | None = None
+    action: str = "lookup"
+    goto: int | None = None
+    suppress_prefixlength: int | None = None
+    rest: Mapping[str, Any] = field(default_factory=dict, compare=False)  # what ip printed beside these
+
+
+class Tuple(NamedTuple):
+    """One direction of a connection. For ICMP ``sport`` is the identifier and ``dport`` is ``type << 8 | code``."""
+
+    src: int
+    dst: int
+    protocol: int
+    sport: int
+    dport: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One line of ``conntrack -L -o extended``; ``timeout`` in seconds, ``state`` of TCP or SCTP."""
+
+    family: int
+    protocol: int
+    original: Tuple
+    reply: Tuple
+    timeout: int | None = None
+    state: str | None = None
+    flags: tuple[str, ...] = ()  # UNREPLIED, ASSURED, OFFLOAD …
+    mark: int = 0
+    zone: int = 0
+    rest: tuple[tuple[str, str], ...] = ()  # what else the line said, in order
