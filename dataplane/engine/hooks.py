@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from dataplane.trace import RuleRef
+
 if TYPE_CHECKING:
     from dataplane.engine.skb import Skb
     from dataplane.packet import Packet
@@ -45,19 +47,6 @@ class HookState(NamedTuple):
     hook: Hook
     indev: str
     outdev: str
-
-
-@dataclass(frozen=True, slots=True)
-class RuleRef:
-    """A rule by its place: ``number`` counts from 1 in its chain; a policy has number None."""
-
-    family: int
-    table: str
-    chain: str
-    number: int | None
-
-    def __str__(self) -> str:
-        return f"{self.table} {self.chain} " + (f"rule {self.number}" if self.number is not None else "policy")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,58 @@
+"""Kernel: the part of a network namespace that matches and targets may ask or change.
+
+The rule set itself never changes while packets walk; everything that does change is here and can be forked, so that a walk can
+be replayed from the same state. ``memory`` belongs to the stateful matches (recent, limit, statistic nth, quota …): each keeps
+one value under a key of its own, with a ``copy()`` method; ``memory_of`` makes it on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from dataplane.engine.choices import Choices, Scripted
+
+if TYPE_CHECKING:
+    from dataplane.engine.conntrack import ConnTable
+    from dataplane.engine.fib import Fib
+    from dataplane.rules.ipset import IPSet
+    from dataplane.rules.network import Link
+    from dataplane.rules.sysctls import Sysctls
+
+
+class Memory(Protocol):
+    """What a stateful match remembers."""
+
+    def copy(self) -> Any:  # Any: each match knows its own type
+        """An independent copy."""
+
+
+M = TypeVar("M", bound=Memory)
+
+
+@dataclass(slots=True)
+class Kernel:
+    """``now`` is the virtual clock in seconds; ``wall`` the Unix time that ``now == 0`` stands for (-m time).
+
+    ``assume`` answers what is not modelled: True or False lets unknown matches match or not; None makes them Unknown.
+    """
+
+    fib: Fib
+    conntrack: ConnTable
+    sysctls: Sysctls
+    links: Mapping[str, Link]
+    ipsets: Mapping[str, IPSet]
+    choices: Choices = field(default_factory=Scripted)
+    now: float = 0.0
+    wall: float = 0.0
+    memory: dict[Hashable, Any] = field(default_factory=dict)  # values are Memory
+    assume: bool | None = None
+    notes: list[str] = field(default_factory=list)  # what was assumed on the way of the packet at hand
+
+    def memory_of(self, key: Hashable, make: Callable[[], M]) -> M:
+        """The value under ``key``, made on first use."""
+        value = self.memory.get(key)
+        if value is None:
+            value = self.memory[key] = make()
+        return value  # type: ignore[no-any-return]  # the key decides the type
