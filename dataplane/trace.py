@@ -6,9 +6,8 @@ tuples because a walk makes a dozen of them and they must cost little. Nothing h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 from dataplane.inet import format_endpoint
@@ -119,10 +118,11 @@ class ChangeEvent(NamedTuple):
 
 
 class ChoiceEvent(NamedTuple):
-    """A random decision and how likely the alternative taken was."""
+    """A random decision; the alternative taken had ``weight`` of ``total``."""
 
     what: str
-    probability: Fraction
+    weight: int
+    total: int
 
 
 class NoteEvent(NamedTuple):
@@ -146,7 +146,7 @@ Event: TypeAlias = (
 
 @dataclass(slots=True)
 class Trace:
-    """One packet's way. ``packet`` and ``mark`` are as it left or was delivered (or where it ended).
+    """One packet's way. ``packet`` and ``mark`` are as it left or was delivered (or where it ended); ``packet`` is made when asked.
 
     ``random_sport``/``random_dport`` say that the kernel picks that port at random. ``replies`` are the traces of what the node
     sent back by itself (ICMP errors, RST). ``by`` is the rule that decided a drop, reject or unknown.
@@ -157,7 +157,7 @@ class Trace:
     events: list[Event]
     verdict: Verdict
     reason: str
-    packet: Packet
+    make_packet: Callable[[], Packet] = field(repr=False)
     mark: int
     oif: str | None
     by: RuleRef | None = None
@@ -166,6 +166,11 @@ class Trace:
     random_dport: bool = False
     visited: int = 0
     gateway: int | None = None
+
+    @property
+    def packet(self) -> Packet:
+        """The header fields at the end of the walk."""
+        return self.make_packet()
 
     @property
     def reply(self) -> Packet | None:

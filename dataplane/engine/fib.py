@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dataplane.engine.fib_defaults import kernel_routes4, kernel_routes6, kernel_rules
 from dataplane.inet import FULL_MASK, format_address, mask_of
 from dataplane.rules.network import TABLES, Address, Link, NextHop, Route, RoutingRule
 from dataplane.rules.nodestate import NodeState
 
+if TYPE_CHECKING:
+    from dataplane.engine.skb import Skb
+
 _MULTICAST4: Final = 0xE0000000
 _LOOPBACK4: Final = 0x7F000000
-_LINK_LOCAL6: Final = 0xFE80 << 112
-_SITE_LOCAL6: Final = 0xFEC0 << 112
 
 
 class Flow(NamedTuple):
@@ -85,7 +86,7 @@ class Fib:
         routes4 = _completed(state.routes4, kernel_routes4(state.links))
         routes6 = _completed(state.routes6, kernel_routes6(state.links, forwarding=forwarding6))
         self.routes: dict[int, tuple[Route, ...]] = {4: routes4, 6: routes6}
-        self._tables = {4: _tables(routes4, 4, self.links), 6: _tables(routes6, 6, self.links)}
+        self._tables = {4: _tables(routes4, 4), 6: _tables(routes6, 6)}
         given = {4: state.rules4, 6: state.rules6}
         self._rules: dict[int, tuple[RoutingRule, ...]] = {}
         self.custom_rules: dict[int, bool] = {}
@@ -176,6 +177,26 @@ class Fib:
             return None  # the destination itself
         gateway = hop.gateway if hop.gateway_family in (None, 4) else None
         return self.select_address4(hop.dev or "", gateway, route.scope)
+
+    def reverse_path(self, skb: Skb, *, loose: bool, validmark: bool, accept_local: bool) -> bool:
+        """Whether an answer to the packet's source would leave by the device it came in by (-m rpfilter).
+
+        Source: net/ipv4/netfilter/ipt_rpfilter.c, net/ipv6/netfilter/ip6t_rpfilter.c.
+        """
+        link = self.links.get(skb.indev)
+        if skb.pkttype == "loopback" or (link is not None and "LOOPBACK" in link.flags):
+            return True
+        if skb.family == 4 and skb.saddr == 0 and (skb.daddr == 0xFFFFFFFF or skb.daddr >> 8 == 0xE00000):
+            return True
+        if skb.family == 6 and skb.saddr == 0:
+            return True
+        unusable = skb.family == 4 and (skb.daddr in (0, 0xFFFFFFFF) or skb.daddr & 0xF0000000 == _MULTICAST4)
+        oif = skb.indev if skb.family == 6 and not loose else ""
+        back = self.lookup(Flow(skb.family, skb.saddr, 0 if unusable else skb.daddr, "lo", oif, skb.mark if validmark else 0, skb.tos))
+        if back.error is not None or (back.type != "UNICAST" and not (back.type == "LOCAL" and accept_local)):
+            return False
+        hops = back.route.nexthops if back.route is not None else ()
+        return loose or any(hop.dev == skb.indev for hop in hops)
 
     # ------------------------------------------------------------------ addresses
 
@@ -325,7 +346,7 @@ def _completed(given: tuple[Route, ...] | None, made: tuple[Route, ...]) -> tupl
 _Table = list[tuple[int, dict[int, list[Route]]]]
 
 
-def _tables(routes: Iterable[Route], family: int, links: Mapping[str, Link]) -> dict[int, _Table]:
+def _tables(routes: Iterable[Route], family: int) -> dict[int, _Table]:
     built: dict[int, dict[int, dict[int, list[Route]]]] = {}
     for route in routes:
         if route.type == "multicast" and family == 4:
@@ -339,7 +360,6 @@ def _tables(routes: Iterable[Route], family: int, links: Mapping[str, Link]) -> 
             for alternatives in networks.values():
                 alternatives.sort(key=lambda route: (-route.tos, route.metric))
         tables[table] = [(mask, by_mask[mask]) for mask in sorted(by_mask, reverse=True)]
-    del links
     return tables
 
 

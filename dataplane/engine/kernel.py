@@ -7,11 +7,12 @@ one value under a key of its own, with a ``copy()`` method; ``memory_of`` makes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dataplane.engine.choices import Choices, Scripted
+from dataplane.trace import ChoiceEvent, Event
 
 if TYPE_CHECKING:
     from dataplane.engine.conntrack import ConnTable
@@ -49,6 +50,14 @@ class Kernel:
     memory: dict[Hashable, Any] = field(default_factory=dict)  # values are Memory
     assume: bool | None = None
     notes: list[str] = field(default_factory=list)  # what was assumed on the way of the packet at hand
+    events: list[Event] = field(default_factory=list)  # of the packet at hand
+    visited: int = 0  # rules that the kernel looked at for the packet at hand
+
+    def choice(self, weights: Sequence[int], what: str) -> int:
+        """Asks ``choices`` and notes the answer among the events."""
+        index = self.choices.pick(weights, what)
+        self.events.append(ChoiceEvent(what, weights[index], sum(weights)))
+        return index
 
     def memory_of(self, key: Hashable, make: Callable[[], M]) -> M:
         """The value under ``key``, made on first use."""

@@ -6,6 +6,7 @@ connection. Knows nothing about rules. Source: include/linux/skbuff.h.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from dataplane.inet import ICMP, ICMPV6
@@ -24,6 +25,7 @@ CT_RELATED_REPLY = 4
 CT_UNTRACKED = 7
 
 _PACKET_FIELDS = tuple(Packet.__dataclass_fields__)
+_fields_of = attrgetter(*_PACKET_FIELDS)
 
 
 class Skb:
@@ -39,8 +41,7 @@ class Skb:
         "more_fragments", "fragment_offset", "ip_options", "tcp_flags", "seq", "ack", "window", "tcp_options", "payload",
         "icmp_type", "icmp_code", "icmp_id", "icmp_info", "inner", "sctp_chunks", "vtag", "spi", "bad_checksum",
         "mark", "priority", "indev", "local", "uid", "gid", "has_socket", "physin", "physout", "pkttype", "mac_source",
-        "conn", "ctinfo", "template_zone", "template_zone_dir", "dst", "traced", "tproxy", "random_ports", "depth", "secmark",
-        "tagged",
+        "conn", "ctinfo", "template_zone", "dst", "traced", "tproxy", "secmark",
     )  # fmt: skip
 
     family: int
@@ -74,8 +75,12 @@ class Skb:
     bad_checksum: bool
 
     def __init__(self, packet: Packet, *, indev: str = "", mark: int = 0) -> None:
-        for name in _PACKET_FIELDS:
-            setattr(self, name, getattr(packet, name))
+        (
+            self.family, self.saddr, self.daddr, self.protocol, self.sport, self.dport, self.ttl,
+            self.tos, self.length, self.ip_id, self.dont_fragment, self.more_fragments, self.fragment_offset,
+            self.ip_options, self.tcp_flags, self.seq, self.ack, self.window, self.tcp_options, self.payload,
+            self.icmp_type, self.icmp_code, self.icmp_id, self.icmp_info, self.inner, self.sctp_chunks, self.vtag, self.spi, self.bad_checksum,
+        ) = _fields_of(packet)  # fmt: skip
         self.mark = mark
         self.priority = 0
         self.indev = indev
@@ -102,4 +107,4 @@ class Skb:
 
     def packet(self) -> Packet:
         """The header fields as they are now."""
-        return Packet(*[getattr(self, name) for name in _PACKET_FIELDS])
+        return Packet(*_fields_of(self))

@@ -1,0 +1,331 @@
+"""Connection tracking: the table of flows, and what a packet is to it (NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED).
+
+An entry (Conn) has two tuples: the packet as the initiator sends it, and the packet as the answer must look. NAT is nothing but a
+change of the second one. An entry lives on the first packet alone until ``confirm`` (the last hook function of the walk) puts
+both tuples into the table; a packet that is dropped on its way leaves no trace.
+ICMP errors belong to the connection whose packet they quote. Per-protocol state (TCP windows, SCTP chunks, timeouts) is
+in conntrack_tcp, conntrack_sctp and conntrack_other.
+Source: net/netfilter/nf_conntrack_core.c, nf_conntrack_proto_icmp.c, nf_conntrack_proto_icmpv6.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from dataplane.engine import conntrack_proto as proto
+from dataplane.engine.hooks import ACCEPT, Drop, HookState, Verdict
+from dataplane.engine.skb import (
+    CT_ESTABLISHED,
+    CT_ESTABLISHED_REPLY,
+    CT_NEW,
+    CT_RELATED,
+    CT_RELATED_REPLY,
+    CT_UNTRACKED,
+    Skb,
+)
+from dataplane.inet import ICMP, ICMPV6
+from dataplane.packet import Packet
+from dataplane.rules.network import Connection, Tuple
+from dataplane.trace import ConntrackEvent
+
+if TYPE_CHECKING:
+    from dataplane.engine.kernel import Kernel
+
+STATE_NAMES: Final = {
+    None: "INVALID", CT_ESTABLISHED: "ESTABLISHED", CT_RELATED: "RELATED", CT_NEW: "NEW", CT_ESTABLISHED_REPLY: "ESTABLISHED",
+    CT_RELATED_REPLY: "RELATED", CT_UNTRACKED: "UNTRACKED",
+}  # fmt: skip
+
+_INVERSE_TYPES4: Final = {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17}
+_INVERSE_TYPES6: Final = {128: 129, 129: 128, 139: 140, 140: 139}
+_ERROR_TYPES4: Final = frozenset((3, 4, 5, 11, 12))
+_REDIRECT: Final = 5
+
+Key = tuple[int, int, Tuple]  # family, zone, tuple
+
+
+def is_reply(ctinfo: int | None) -> bool:
+    """The packet goes against the direction of the connection's first one."""
+    return ctinfo is not None and CT_ESTABLISHED_REPLY <= ctinfo < CT_UNTRACKED
+
+
+def tuple_of(packet: Skb | Packet) -> Tuple:
+    """The tuple of a packet as it is on the wire."""
+    if packet.is_icmp:
+        return Tuple(packet.saddr, packet.daddr, packet.protocol, packet.icmp_id, packet.icmp_type << 8 | packet.icmp_code)
+    return Tuple(packet.saddr, packet.daddr, packet.protocol, packet.sport, packet.dport)
+
+
+def inverse(original: Tuple) -> Tuple:
+    """The tuple of the answer to a packet."""
+    src, dst, protocol, sport, dport = original
+    if protocol == ICMP or protocol == ICMPV6:
+        inverses = _INVERSE_TYPES4 if protocol == ICMP else _INVERSE_TYPES6
+        kind, code = dport >> 8, dport & 0xFF
+        return Tuple(dst, src, protocol, sport, inverses.get(kind, kind) << 8 | code)
+    return Tuple(dst, src, protocol, dport, sport)
+
+
+class Conn:
+    """One connection. ``timeout`` is relative until it is confirmed, then ``timeout_at`` is on the virtual clock."""
+
+    __slots__ = (
+        "family", "original", "reply", "zone", "snat", "dnat", "src_done", "dst_done", "seen_reply", "assured", "confirmed",
+        "expected", "mark", "timeout", "timeout_at", "helper", "labels", "secmark", "packets", "bytes", "tracking", "masq_dev",
+        "random_source", "random_destination",
+    )  # fmt: skip
+
+    def __init__(self, family: int, original: Tuple, reply: Tuple, zone: int = 0) -> None:
+        self.family = family
+        self.original = original
+        self.reply = reply
+        self.zone = zone
+        self.snat = self.dnat = self.src_done = self.dst_done = False
+        self.seen_reply = self.assured = self.confirmed = self.expected = False
+        self.mark = 0
+        self.timeout = 0.0
+        self.timeout_at: float | None = None
+        self.helper: str | None = None
+        self.labels = 0
+        self.secmark = 0
+        self.packets = [0, 0]
+        self.bytes = [0, 0]
+        self.tracking: proto.Tracking | None = None
+        self.masq_dev: str | None = None
+        self.random_source = self.random_destination = False
+
+    @property
+    def state(self) -> str | None:
+        """TCP's or SCTP's state name, None for other protocols."""
+        return getattr(self.tracking, "state", None)
+
+    def copy(self) -> Conn:
+        """An independent copy."""
+        other = Conn.__new__(Conn)
+        for name in Conn.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.packets, other.bytes = list(self.packets), list(self.bytes)
+        if self.tracking is not None:
+            other.tracking = self.tracking.copy()
+        return other
+
+
+class ConnTable:
+    """All confirmed connections of a namespace. ``base`` holds those of a snapshot, unpacked when first met."""
+
+    def __init__(self, base: Iterable[Connection] = ()) -> None:
+        self._base: dict[Key, Connection] = {}
+        for connection in base:
+            for one in (connection.original, connection.reply):
+                self._base.setdefault((connection.family, connection.zone, one), connection)
+        self._entries: dict[Key, Conn | None] = {}  # None hides an entry of the base
+        self._by_source: dict[tuple[int, int, int, int, int], list[Conn]] = {}
+
+    def fork(self) -> ConnTable:
+        """A table that changes independently of this one; the snapshot's entries are shared."""
+        other = ConnTable()
+        other._base = self._base
+        copies: dict[int, Conn] = {}
+        for key, conn in self._entries.items():
+            other._entries[key] = None if conn is None else copies.setdefault(id(conn), conn.copy())
+        for source, conns in self._by_source.items():
+            other._by_source[source] = [copies[id(conn)] for conn in conns if id(conn) in copies]
+        return other
+
+    def entries(self, now: float = 0.0) -> Iterator[Conn]:
+        """Every live connection once."""
+        for key in list(self._base):
+            if key not in self._entries:
+                self._unpack(key)
+        for (_, _, one), conn in list(self._entries.items()):
+            if conn is not None and one == conn.original and not _expired(conn, now):
+                yield conn
+
+    def find(self, family: int, zone: int, wanted: Tuple, now: float) -> tuple[Conn, bool] | None:
+        """The live connection with this tuple, and whether it is the reply's."""
+        key = (family, zone, wanted)
+        conn = self._entries.get(key)
+        if conn is None:
+            if key in self._entries or key not in self._base:
+                return None
+            conn = self._unpack(key)
+        if _expired(conn, now):
+            self.remove(conn)
+            return None
+        return conn, wanted == conn.reply and wanted != conn.original
+
+    def taken(self, conn: Conn, reply: Tuple, now: float) -> bool:
+        """Whether another connection than ``conn`` already owns the tuple ``reply`` (nf_conntrack_tuple_taken)."""
+        found = self.find(conn.family, conn.zone, reply, now)
+        return found is not None and found[0] is not conn and found[0].original != conn.original
+
+    def insert(self, conn: Conn, now: float) -> bool:
+        """Puts a connection into the table; False when one of its tuples is taken."""
+        keys = [(conn.family, conn.zone, conn.original), (conn.family, conn.zone, conn.reply)]
+        if any(self.find(*key, now) is not None for key in keys):
+            return False
+        for key in keys:
+            self._entries[key] = conn
+        if conn.src_done:
+            self._by_source.setdefault(_source_key(conn), []).append(conn)
+        conn.confirmed = True
+        conn.timeout_at = now + conn.timeout
+        return True
+
+    def remove(self, conn: Conn) -> None:
+        """Takes a connection out of the table."""
+        for one in (conn.original, conn.reply):
+            key = (conn.family, conn.zone, one)
+            if key in self._base:
+                self._entries[key] = None
+            else:
+                self._entries.pop(key, None)
+        siblings = self._by_source.get(_source_key(conn))
+        if siblings and conn in siblings:
+            siblings.remove(conn)
+
+    def same_source(self, conn: Conn, now: float) -> Iterator[Conn]:
+        """Connections from the same address and port (SNAT reuses their mapping, find_appropriate_src)."""
+        for other in self._by_source.get(_source_key(conn), ()):
+            if not _expired(other, now):
+                yield other
+
+    def _unpack(self, key: Key) -> Conn:
+        given = self._base[key]
+        conn = Conn(given.family, given.original, given.reply, given.zone)
+        plain = inverse(given.original)
+        conn.dnat = (given.reply.src, given.reply.sport) != (plain.src, plain.sport) and not _is_icmp(given.protocol)
+        conn.dnat = conn.dnat or given.reply.src != plain.src
+        conn.snat = given.reply.dst != plain.dst or (not _is_icmp(given.protocol) and given.reply.dport != plain.dport)
+        conn.src_done = conn.dst_done = conn.confirmed = True
+        conn.seen_reply = "UNREPLIED" not in given.flags
+        conn.assured = "ASSURED" in given.flags
+        conn.mark = given.mark
+        conn.timeout_at = float(given.timeout) if given.timeout is not None else None
+        conn.tracking = proto.restore(given.protocol, given.state)
+        for one in (given.original, given.reply):
+            self._entries[(given.family, given.zone, one)] = conn
+        self._by_source.setdefault(_source_key(conn), []).append(conn)
+        return conn
+
+
+def _is_icmp(protocol: int) -> bool:
+    return protocol in (ICMP, ICMPV6)
+
+
+def _source_key(conn: Conn) -> tuple[int, int, int, int, int]:
+    return conn.family, conn.zone, conn.original.src, conn.original.sport, conn.original.protocol
+
+
+def _expired(conn: Conn, now: float) -> bool:
+    return conn.timeout_at is not None and conn.timeout_at <= now
+
+
+# ---------------------------------------------------------------------- hook functions
+
+
+def track(kernel: Kernel, skb: Skb, state: HookState) -> Verdict:
+    """nf_conntrack_in: gives the packet its connection, at PREROUTING and OUTPUT."""
+    if skb.conn is not None or skb.ctinfo == CT_UNTRACKED:
+        return ACCEPT  # over the loopback device with its entry, or -j NOTRACK
+    skb.ctinfo = None
+    if skb.is_icmp:
+        if proto.untracked_icmp(skb):
+            skb.ctinfo = CT_UNTRACKED
+            return _told(kernel, skb, "not tracked by its type")
+        if _is_error(skb):
+            return _told(kernel, skb, _track_error(kernel, skb))
+    detail = _resolve(kernel, skb, state)
+    if detail is None:
+        detail = _resolve(kernel, skb, state) or ""
+    return _told(kernel, skb, detail)
+
+
+def _told(kernel: Kernel, skb: Skb, detail: str) -> Verdict:
+    conn = skb.conn
+    kernel.events.append(
+        ConntrackEvent(STATE_NAMES[skb.ctinfo], conn.original if conn else None, conn.reply if conn else None, detail)
+    )
+    return ACCEPT
+
+
+def _is_error(skb: Skb) -> bool:
+    return skb.icmp_type in _ERROR_TYPES4 if skb.family == 4 else skb.icmp_type < 128
+
+
+def _track_error(kernel: Kernel, skb: Skb) -> str:
+    if skb.inner is None:
+        return "an ICMP error that quotes no packet"
+    quoted = inverse(tuple_of(skb.inner))
+    found = kernel.conntrack.find(skb.family, skb.template_zone, quoted, kernel.now)
+    if found is None:
+        return "an ICMP error about no known connection"
+    conn, reply = found
+    expected = (conn.reply if reply else conn.original).dst
+    if skb.daddr != expected:
+        return "an ICMP error whose destination is not the quoted packet's source"
+    skb.conn = conn
+    skb.ctinfo = CT_RELATED_REPLY if reply else CT_RELATED
+    return "ICMP error about this connection"
+
+
+def _resolve(kernel: Kernel, skb: Skb, state: HookState) -> str | None:
+    """Finds or makes the entry and asks the protocol. Returns a remark, or None when tracking must start over (REPEAT)."""
+    table = kernel.conntrack
+    wanted = tuple_of(skb)
+    found = table.find(skb.family, skb.template_zone, wanted, kernel.now)
+    if found is None:
+        started = proto.start(skb, kernel.sysctls, kernel.now)
+        if isinstance(started, str):
+            return started
+        conn, reply = Conn(skb.family, wanted, inverse(wanted), skb.template_zone), False
+        conn.tracking = started
+        conn.helper = None
+        ctinfo = CT_NEW
+    else:
+        conn, reply = found
+        if reply:
+            ctinfo = CT_ESTABLISHED_REPLY
+        elif conn.seen_reply:
+            ctinfo = CT_ESTABLISHED
+        else:
+            ctinfo = CT_RELATED if conn.expected else CT_NEW
+    result = proto.advance(conn.tracking, skb, reply, conn.seen_reply, conn.assured, kernel.sysctls, kernel.now, state)
+    if result.verdict == proto.REPEAT:
+        table.remove(conn)
+        return None
+    if result.verdict != proto.ACCEPT:
+        return result.reason
+    if result.timeout is not None:
+        conn.timeout = result.timeout
+        if conn.confirmed:
+            conn.timeout_at = kernel.now + result.timeout
+    if result.assured:
+        conn.assured = True
+    if reply:
+        conn.seen_reply = True
+    direction = int(reply)
+    conn.packets[direction] += 1
+    conn.bytes[direction] += skb.length
+    skb.conn, skb.ctinfo = conn, ctinfo
+    return result.reason
+
+
+def confirm(kernel: Kernel, skb: Skb, state: HookState) -> Verdict:
+    """nf_conntrack_confirm: the walk is over, the entry becomes visible to other packets."""
+    conn = skb.conn
+    if conn is None or conn.confirmed or is_reply(skb.ctinfo):
+        return ACCEPT
+    if not kernel.conntrack.insert(conn, kernel.now):
+        return Drop(f"another connection owns this tuple already (clash at {state.hook.name})")
+    return ACCEPT
+
+
+def attach(reply: Skb, cause: Skb) -> None:
+    """nf_ct_attach: an answer that the node makes carries the connection of the packet that caused it."""
+    reply.conn = cause.conn
+    if cause.conn is None:
+        reply.ctinfo = None
+    else:
+        reply.ctinfo = CT_RELATED if is_reply(cause.ctinfo) else CT_RELATED_REPLY
