@@ -19,13 +19,21 @@ class PortElement(NamedTuple):
     port: int
 
 
-#: One dimension of an element: prefix (ip, net), port with protocol, MAC, interface name, mark or the name of another set.
+#: One dimension of an element, by the name that it has in the set's type:
+#: ip, net          Prefix (of one address: the full mask)
+#: port             PortElement; in bitmap:port, which knows no protocols, an int
+#: mac, mark        int
+#: iface            the name, after "physdev:" where that was said
+#: set              the name of another set
 Element = Prefix | PortElement | int | str
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One member. ``elements`` has one item a dimension; ``options`` keeps timeout, comment, nomatch, packets … in file order."""
+    """One member. ``elements`` has one item a dimension (in bitmap:ip,mac the MAC may be missing: not learnt yet).
+
+    ``options`` are timeout, nomatch, wildcard, packets, bytes, comment, skbmark … as text, None for the bare words.
+    """
 
     elements: tuple[Element, ...]
     options: tuple[tuple[str, str | None], ...] = ()
@@ -38,7 +46,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class IPSet:
-    """``type`` is e.g. ``hash:ip,port``; ``options`` is the rest of the create line in file order (family, hashsize, range …)."""
+    """``type`` is e.g. ``hash:ip,port``; ``options`` is the rest of the create line in order (hashsize, range, timeout …).
+
+    The family is a field, not an option; bitmaps are always IPv4, and bitmap:port, hash:mac and list:set have none (4 here).
+    """
 
     name: str
     type: str
@@ -50,6 +61,13 @@ class IPSet:
     def dimensions(self) -> tuple[str, ...]:
         """``("ip", "port")`` of ``hash:ip,port``."""
         return tuple(self.type.partition(":")[2].split(","))
+
+    def option(self, name: str) -> str | None:
+        """The value of a create option (hashsize, timeout, netmask, range …), None where it was not given."""
+        for key, value in self.options:
+            if key == name:
+                return value
+        return None
 
 
 @dataclass(frozen=True, slots=True)

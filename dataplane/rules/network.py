@@ -1,7 +1,9 @@
 """Links, addresses, routes, rules, sysctls and known connections of one node, as frozen data.
 
-Fields are those of ``ip -j addr|route|rule`` under the same names where they decide where a packet goes; ``rest`` keeps every
-other field of the object so that nothing is lost in printing. No lookup here: that is engine/fib.
+Fields are those of ``ip -j addr|route|rule`` under the same names where they decide where a packet goes. ``rest`` is what the
+tool printed, as pairs in its order, so that nothing is lost and nothing moves in printing: what has no field here is taken from
+``rest``; what has one is printed from the field, in the place that ``rest`` shows. It is empty for what was made, not read,
+and takes no part in comparing. No lookup here: that is engine/fib.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ SCOPES: Mapping[str, int] = {"global": 0, "site": 200, "link": 253, "host": 254,
 #: Names of the tables that always exist.
 TABLES: Mapping[str, int] = {"default": 253, "main": 254, "local": 255}
 
+#: Name and value of everything that the tool printed of one object, in its order (a tuple, as names can come twice).
+Rest = tuple[tuple[str, Any], ...]  # values are JSON
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -30,6 +35,7 @@ class Address:
     tentative: bool = False
     deprecated: bool = False
     label: str | None = None
+    rest: Rest = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class Link:
     kind: str | None = None
     addresses: tuple[Address, ...] = ()
     altnames: tuple[str, ...] = ()
+    rest: Rest = field(default=(), compare=False)
 
     @property
     def up(self) -> bool:
@@ -65,12 +72,17 @@ class NextHop:
     gateway_family: int | None = None  # differs from the route's in "via inet6 …"
     weight: int = 1
     onlink: bool = False
-    flags: tuple[str, ...] = ()  # dead, linkdown, …
+    flags: tuple[str, ...] = ()  # dead, linkdown, … (not onlink, which has its own field)
+    rest: Rest = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route; ``type`` is unicast, local, broadcast, multicast, anycast, unreachable, prohibit, blackhole or throw."""
+    """One route; ``type`` is unicast, local, broadcast, multicast, anycast, unreachable, prohibit, blackhole or throw.
+
+    ``nexthops`` is empty for IPv4 routes of the last four types (IPv6 ones name lo). A table that is only known by a name of
+    that node's rt_tables has a number above 2**32, the same one in routes and rules.
+    """
 
     family: int
     destination: Prefix
@@ -83,12 +95,12 @@ class Route:
     prefsrc: int | None = None
     protocol: str | None = None
     mtu: int | None = None
-    rest: Mapping[str, Any] = field(default_factory=dict, compare=False)  # what ip printed beside these
+    rest: Rest = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingRule:
-    """One policy routing rule. ``action`` is lookup, goto, nop, unreachable, prohibit or blackhole."""
+    """One policy routing rule. ``action`` is lookup, goto, nop, unreachable, prohibit, blackhole or l3mdev (the VRF's table)."""
 
     family: int
     priority: int
@@ -108,11 +120,13 @@ class RoutingRule:
     action: str = "lookup"
     goto: int | None = None
     suppress_prefixlength: int | None = None
-    rest: Mapping[str, Any] = field(default_factory=dict, compare=False)  # what ip printed beside these
+    rest: Rest = field(default=(), compare=False)
 
 
 class Tuple(NamedTuple):
-    """One direction of a connection. For ICMP ``sport`` is the identifier and ``dport`` is ``type << 8 | code``."""
+    """One direction of a connection. For ICMP ``sport`` is the identifier and ``dport`` is ``type << 8 | code``; for GRE
+    they are the keys; for a protocol without ports they are 0.
+    """
 
     src: int
     dst: int
@@ -123,7 +137,10 @@ class Tuple(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One line of ``conntrack -L -o extended``; ``timeout`` in seconds, ``state`` of TCP or SCTP."""
+    """One line of ``conntrack -L -o extended``; ``timeout`` in seconds, ``state`` of TCP, SCTP or DCCP.
+
+    In ``rest`` what stands among the two tuples is named ``original.packets``, ``reply.bytes`` and the like.
+    """
 
     family: int
     protocol: int
@@ -134,4 +151,4 @@ class Connection:
     flags: tuple[str, ...] = ()  # UNREPLIED, ASSURED, OFFLOAD …
     mark: int = 0
     zone: int = 0
-    rest: tuple[tuple[str, str], ...] = ()  # what else the line said, in order
+    rest: tuple[tuple[str, str], ...] = field(default=(), compare=False)
