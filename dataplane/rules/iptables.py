@@ -147,6 +147,7 @@ class Xtables:
     family: int
     tables: Mapping[str, Table] = field(default_factory=dict)
     flavour: str = "legacy"
+    headers: Mapping[str, tuple[str, str]] = field(default_factory=dict, compare=False)  # table -> "# Generated", "# Completed"
 
 
 __all__ = [
