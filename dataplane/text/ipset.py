@@ -25,7 +25,7 @@ from dataplane.text.ipset_options import (
     TYPE_ALIASES,
     TYPES,
     SetType,
-    check_bitmap_size,
+    bitmap_range,
     create_value,
     range_bounds,
 )
@@ -114,6 +114,7 @@ class _Set:
     always: Options = field(default_factory=dict)  # options that every member prints
     step: int | None = None
     mask: int | None = None
+    masked: tuple[str, ...] = ()  # the dimensions that the mask is for
     bounds: tuple[int, int] | None = None
     most: int = 0  # 0: no limit
 
@@ -123,12 +124,15 @@ class _Set:
 
     def prepare(self) -> None:
         """Work out what members need from the create options."""
-        netmask, bitmask = self.options.get("netmask"), self.options.get("bitmask")
+        netmask, bitmask, markmask = (self.options.get(name) for name in ("netmask", "bitmask", "markmask"))
+        self.masked = ("mark",) if markmask is not None else ("ip", "net")
         if netmask is not None:
             self.step = int(netmask)
             self.mask = mask_of(self.family, self.step)
         elif bitmask is not None:
             self.mask = parse_address(bitmask, self.family)[1]
+        elif markmask not in (None, DEFAULTS["markmask"]):
+            self.mask = int(markmask or "0", 16)
         value = self.options.get("range")
         if value is not None:
             self.bounds = range_bounds(self.type, value)
@@ -148,7 +152,10 @@ class _Set:
         step = self.step if len(kinds) == 1 else None
         values = [expand(kind, part, self.family, step) for kind, part in zip(kinds, parts, strict=False)]
         if self.mask is not None:
-            values = [tuple(dict.fromkeys(masked(element, self.mask) for element in value)) for value in values]
+            values = [
+                tuple(dict.fromkeys(masked(element, self.mask) for element in value)) if kind in self.masked else value
+                for kind, value in zip(kinds, values, strict=False)
+            ]
         if self.bounds is not None:
             self._check_bounds(values[0], text)
         elif kinds[0] in ("ip", "mac") and len(kinds) == 1 and any(_is_null(element) for element in values[0]):
@@ -297,7 +304,7 @@ class _Reader:
 def _split(line: str) -> list[str]:
     if '"' not in line and line.isprintable():
         return line.split()
-    words = []
+    words: list[str] = []
     for found in _WORD.finditer(line):
         if found[0] == '"':
             raise _LineError("missing close quote", len(words))
@@ -348,13 +355,13 @@ def _created(words: list[str]) -> _Set:
             options[name] = DEFAULTS[name]
         elif name == "range":
             raise _LineError(f"{type_name} needs a range", len(words))
-    made = _Set(words[1], type_name, spec, family, options)
-    made.prepare()
-    if type_name == "bitmap:ip" and made.bounds is not None:
+    if type_name == "bitmap:ip":
         try:
-            check_bitmap_size(made.bounds, made.step)
+            options["range"] = bitmap_range(options["range"] or "", int(options.get("netmask") or 32))
         except ElementError as error:
             raise _LineError(f"range: {error}", given["range"][0]) from None
+    made = _Set(words[1], type_name, spec, family, options)
+    made.prepare()
     return made
 
 
@@ -372,7 +379,10 @@ def _create_words(words: list[str], type_name: str, spec: SetType) -> tuple[int,
         if name in ("family", "-4", "-6") and spec.family:
             if value not in FAMILIES:
                 raise _LineError(f"expected family inet or inet6, got {value!r}", at + 1)
+            if "family" in given:
+                raise _LineError("family is given twice", at)
             family = FAMILIES[value]
+            given["family"] = (at, value)
         elif name in ("from", "to", "network") and "range" in spec.create:
             before = given.pop("range", (at, ""))[1]
             value = f"{before}-{value}" if name == "to" else value

@@ -228,7 +228,7 @@ def _plain_ports(text: str) -> tuple[int, ...]:
 
 def _port_range(text: str, protocol: str) -> range:
     first, dash, last = text.partition("-")
-    if not dash or not first or not last:
+    if not dash or not first or not last or text.startswith("["):
         port = _port(text, protocol)
         return range(port, port + 1)
     ends = _port(first, protocol), _port(last, protocol)
@@ -289,7 +289,7 @@ def _interface(text: str) -> str:
 
 
 def masked(element: Element, mask: int) -> Element:
-    """An address as a set with a netmask or bitmask holds it; anything else unchanged."""
+    """An address as a set with a netmask or bitmask holds it, a mark as one with a markmask does; others unchanged."""
     if isinstance(element, Prefix):
         return Prefix(element.family, element.address & mask, element.mask)
-    return element
+    return element & mask if isinstance(element, int) else element

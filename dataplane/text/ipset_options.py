@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from dataplane.inet import BITS, format_address
+from dataplane.inet import BITS, format_address, mask_of
 from dataplane.text.ipset_elements import ElementError, expand, parse_host, parse_number
 
 _EXTENSIONS: Final = ("timeout", "counters", "comment", "forceadd", "skbinfo", "bucketsize", "initval")
@@ -84,7 +84,7 @@ def create_value(type_name: str, option: str, text: str, family: int) -> str | N
         case "hashsize":
             return str(max(64, 1 << (parse_number(text, 0, 0x80000000) - 1).bit_length()))
         case "bucketsize":
-            return str(min(max(-(-parse_number(text, 0, 255) // 2) * 2, 2), 14))
+            return str(min(max(-(-parse_number(text, 0, 255) // 2) * 2, 2), 12))
         case "initval" | "markmask":
             return f"{parse_number(text, int(option == 'markmask'), 0xFFFFFFFF):#010x}"
         case "size":
@@ -102,10 +102,23 @@ def create_value(type_name: str, option: str, text: str, family: int) -> str | N
             return str(parse_number(text, 0, 0xFFFFFFFF))
 
 
-def check_bitmap_size(bounds: tuple[int, int], netmask: int | None) -> None:
-    """ElementError where a bitmap:ip range holds more than the kernel allows."""
-    if (bounds[1] - bounds[0] >> 32 - (netmask or 32)) >= _MAX_BITMAP:
-        raise ElementError(f"the range holds more than {_MAX_BITMAP} elements")
+def bitmap_range(value: str, netmask: int | None) -> str:
+    """The range of a bitmap:ip set as the kernel keeps it: whole networks of the netmask. ElementError where it refuses.
+
+    Source: bitmap_ip_create, range_to_mask.
+    """
+    low, high = range_bounds("bitmap:ip", value)
+    if netmask is not None:
+        mask = mask_of(4, netmask)
+        low, high = low & mask, high | ~mask & 0xFFFFFFFF
+        length = 31
+        while length > 0 and high & mask_of(4, length) != low:
+            length -= 1
+        if netmask <= length:
+            raise ElementError(f"netmask {netmask} leaves a single element of the range {value}")
+    if high - low >> 32 - (netmask or 32) >= _MAX_BITMAP:
+        raise ElementError(f"the range {value} holds more than {_MAX_BITMAP} elements")
+    return f"{format_address(4, low)}-{format_address(4, high)}"
 
 
 def range_bounds(type_name: str, value: str) -> tuple[int, int]:
