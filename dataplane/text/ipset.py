@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import product
+from math import prod
 from typing import Final
 
 from dataplane.inet import mask_of, parse_address
@@ -160,9 +162,7 @@ class _Set:
             self._check_bounds(values[0], text)
         elif kinds[0] in ("ip", "mac") and len(kinds) == 1 and any(_is_null(element) for element in values[0]):
             raise ElementError(f"{self.type} cannot hold {text!r}: the value is zero")
-        size = 1
-        for value in values:
-            size *= len(value)
+        size = prod(map(len, values))
         if self.most and size > self.most:
             raise ElementError(f"the set is full: {text} stands for {size} elements, maxelem is {self.most}")
         return list(product(*values))
@@ -320,6 +320,7 @@ def _column(line: str, word: int) -> int:
     return starts[word] + 1 if word < len(starts) else len(line.rstrip()) + 1
 
 
+@lru_cache(maxsize=256)
 def _command(word: str) -> str:
     bare = word.removeprefix("--")
     for names in _COMMANDS:
