@@ -225,7 +225,7 @@ def _expired(conn: Conn, now: float) -> bool:
 # ---------------------------------------------------------------------- hook functions
 
 
-def track(kernel: Kernel, skb: Skb, state: HookState) -> Verdict:
+def track(kernel: Kernel, skb: Skb, state: HookState) -> Verdict:  # noqa: ARG001
     """nf_conntrack_in: gives the packet its connection, at PREROUTING and OUTPUT."""
     if skb.conn is not None or skb.ctinfo == CT_UNTRACKED:
         return ACCEPT  # over the loopback device with its entry, or -j NOTRACK
@@ -236,9 +236,9 @@ def track(kernel: Kernel, skb: Skb, state: HookState) -> Verdict:
             return _told(kernel, skb, "not tracked by its type")
         if _is_error(skb):
             return _told(kernel, skb, _track_error(kernel, skb))
-    detail = _resolve(kernel, skb, state)
+    detail = _resolve(kernel, skb)
     if detail is None:
-        detail = _resolve(kernel, skb, state) or ""
+        detail = _resolve(kernel, skb) or ""
     return _told(kernel, skb, detail)
 
 
@@ -270,7 +270,7 @@ def _track_error(kernel: Kernel, skb: Skb) -> str:
     return "ICMP error about this connection"
 
 
-def _resolve(kernel: Kernel, skb: Skb, state: HookState) -> str | None:
+def _resolve(kernel: Kernel, skb: Skb) -> str | None:
     """Finds or makes the entry and asks the protocol. Returns a remark, or None when tracking must start over (REPEAT)."""
     table = kernel.conntrack
     wanted = tuple_of(skb)
@@ -291,11 +291,13 @@ def _resolve(kernel: Kernel, skb: Skb, state: HookState) -> str | None:
             ctinfo = CT_ESTABLISHED
         else:
             ctinfo = CT_RELATED if conn.expected else CT_NEW
-    result = proto.advance(conn.tracking, skb, reply, conn.seen_reply, conn.assured, kernel.sysctls, kernel.now, state)
+    result = proto.advance(conn.tracking, skb, reply, conn.seen_reply, conn.assured, kernel.sysctls, kernel.now)
     if result.verdict == proto.REPEAT:
         table.remove(conn)
         return None
-    if result.verdict != proto.ACCEPT:
+    if result.verdict == proto.KILL:
+        table.remove(conn)
+    elif result.verdict != proto.ACCEPT:
         return result.reason
     if result.timeout is not None:
         conn.timeout = result.timeout

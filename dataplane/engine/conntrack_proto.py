@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from dataplane.engine import conntrack_other as other
 from dataplane.engine import conntrack_sctp as sctp
 from dataplane.engine import conntrack_tcp as tcp
-from dataplane.engine.conntrack_tcp import ACCEPT, REPEAT, Result
+from dataplane.engine.conntrack_other import untracked_icmp
+from dataplane.engine.conntrack_tcp import ACCEPT, KILL, REPEAT, Result
 from dataplane.inet import SCTP, TCP
 
 if TYPE_CHECKING:
@@ -15,3 +16,34 @@ if TYPE_CHECKING:
     from dataplane.rules.sysctls import Sysctls
 
 Tracking = tcp.TcpTracking | sctp.SctpTracking | other.OtherTracking
+
+
+def start(skb: Skb, sysctls: Sysctls, now: float) -> Tracking | str:
+    """The tracking of a flow's first packet, or why it is INVALID."""
+    if skb.protocol == TCP:
+        return tcp.start(skb, sysctls)
+    if skb.protocol == SCTP:
+        return sctp.start(skb)
+    return other.start(skb, now)
+
+
+def advance(tracking: Tracking | None, skb: Skb, reply: bool, seen_reply: bool, assured: bool, sysctls: Sysctls, now: float) -> Result:
+    """What a packet does to its flow."""
+    if isinstance(tracking, tcp.TcpTracking):
+        return tcp.advance(tracking, skb, reply, seen_reply, assured, sysctls)
+    if isinstance(tracking, sctp.SctpTracking):
+        return sctp.advance(tracking, skb, reply, assured, sysctls)
+    assert tracking is not None
+    return other.advance(tracking, skb, seen_reply, assured, sysctls, now)
+
+
+def restore(protocol: int, state: str | None) -> Tracking:
+    """The tracking of a flow known from a listing."""
+    if protocol == TCP:
+        return tcp.restore(state)
+    if protocol == SCTP:
+        return sctp.restore(state)
+    return other.OtherTracking()
+
+
+__all__ = ["ACCEPT", "KILL", "REPEAT", "Result", "Tracking", "advance", "restore", "start", "untracked_icmp"]

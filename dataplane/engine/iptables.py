@@ -16,7 +16,7 @@ from dataplane.engine.hooks import ACCEPT, Accept, Drop, HookState, Unknown, Ver
 from dataplane.engine.kernel import Kernel
 from dataplane.engine.matches import MATCHES, make_matcher
 from dataplane.engine.skb import Skb
-from dataplane.engine.xtables_targets import make_target
+from dataplane.engine.targets import make_target
 from dataplane.inet import FULL_MASK, SCTP, TCP, UDP, Prefix
 from dataplane.rules.iptables import Chain, Jump, Rule, Table
 from dataplane.trace import ChangeEvent, NoMatchEvent, PolicyEvent, RuleEvent, RuleRef, TableEvent, TableLeft

@@ -226,6 +226,16 @@ MATCHES: Final[dict[str, Extension]] = {
         ),
     ),
     "limit": Extension((Row("limit", k.rate(10000), default=360000000 // 3), Row("limit-burst", k.numbered(0, 10000), hidden=5))),
+    "hashlimit": Extension(
+        (
+            Row("hashlimit-upto", k.rate(1000000)), Row("hashlimit-above", k.rate(1000000)), Row("hashlimit-burst", k.NUMBER, default=5),
+            Row("hashlimit-mode", k.WORD), Row("hashlimit-name", k.WORD), Row("hashlimit-htable-size", k.NUMBER),
+            Row("hashlimit-htable-max", k.NUMBER), Row("hashlimit-htable-gcinterval", k.NUMBER, hidden=1000),
+            Row("hashlimit-htable-expire", k.NUMBER, hidden=10000), Row("hashlimit-srcmask", k.numbered(0, 128)),
+            Row("hashlimit-dstmask", k.numbered(0, 128)),
+        ),
+        {"hashlimit": "hashlimit-upto"},
+    ),
     "connlimit": Extension(
         (
             Row("connlimit-upto", k.NUMBER), Row("connlimit-above", k.NUMBER), Row("connlimit-mask", k.numbered(0, 128)),
