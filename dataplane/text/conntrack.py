@@ -97,7 +97,7 @@ def _connection(found: re.Match[str]) -> Connection:
     if mark is None or zone is None:
         raise _FieldError("expected mark=NUMBER and zone=NUMBER", _TAIL)
     if before or behind:
-        rest = _beside("original", before) + _beside("reply", behind) + rest
+        rest = _beside("original.", before) + _beside("reply.", behind) + rest
     return Connection(
         family, protocol, _tuple(groups, _ORIGINAL, family, protocol), _tuple(groups, _REPLY, family, protocol),
         int(groups[3]) if groups[3] is not None else None, groups[4], _flags(between, after), mark, zone, rest,
@@ -118,14 +118,19 @@ def _tuple(groups: tuple[str | None, ...], first: int, family: int, protocol: in
         low, high = int(srckey, 16), int(dstkey, 16)
     else:
         low, high = 0, 0
-    return Tuple(_address(src or "", family, first), _address(dst or "", family, first + 1), protocol, low, high)
-
-
-def _address(text: str, family: int, group: int) -> int:
     try:
-        return _parsed(text, family)
+        return Tuple(_parsed(src or "", family), _parsed(dst or "", family), protocol, low, high)
     except ValueError:
-        raise _FieldError(f"expected an IPv{family} address, got {text!r}", group) from None
+        at = first if not _is_address(src or "", family) else first + 1
+        raise _FieldError(f"expected an IPv{family} address, got {groups[at - 1]!r}", at) from None
+
+
+def _is_address(text: str, family: int) -> bool:
+    try:
+        parse_address(text, family)
+    except ValueError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=65536)
@@ -139,7 +144,9 @@ def _flags(between: str, after: str) -> tuple[str, ...]:
 
 
 def _beside(direction: str, text: str) -> tuple[tuple[str, str], ...]:
-    return tuple([(f"{direction}.{name}", value) for name, value in map(_pair, text.split())])
+    """What follows one direction's tuple, such as its counters."""
+    pairs = [token.partition("=") for token in text.split()]
+    return tuple([(direction + name, value) if value else (direction + name + equals, "") for name, equals, value in pairs])
 
 
 @lru_cache(maxsize=4096)
