@@ -1,0 +1,116 @@
+"""From a cluster to one node's kernel: the service map, the endpoints, the rules, and the state they leave behind.
+
+compile never reads the machine; the node's links are input. Source: cmd/kube-proxy/app/server_linux.go for how a proxier is set up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dataplane.kube.objects import Cluster, KubeProxyConfiguration, Node
+from dataplane.proxy import iptables
+from dataplane.proxy.addresses import sloppy_address
+from dataplane.proxy.endpoints import endpoints_map
+from dataplane.proxy.network import plain_network
+from dataplane.proxy.nodeport_addresses import local_detector, node_addresses, nodeport_addresses
+from dataplane.proxy.serviceport import ServicePort, service_ports
+from dataplane.proxy.topology import ZONE_LABEL, categorize_endpoints
+from dataplane.rules.iptables import Xtables
+from dataplane.rules.network import Link
+from dataplane.rules.nodestate import NodeState
+from dataplane.text.iptables import apply_restore
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """``restore`` is the restore input of each family; ``notes`` are sentences for the user."""
+
+    state: NodeState
+    restore: dict[int, str]
+    notes: tuple[str, ...] = ()
+
+
+def node_families(node: Node) -> tuple[int, ...]:
+    """The families that the node has addresses in (IPv4 where it has none at all)."""
+    found = {one[0] for text in node.addresses if (one := sloppy_address(text.address)) is not None}
+    return tuple(family for family in (4, 6) if family in found) or (4,)
+
+
+def compile_node(
+    cluster: Cluster, node: Node, *, configuration: KubeProxyConfiguration | None = None, links: Sequence[Link] | None = None,
+    network: NodeState | None = None, families: Sequence[int] | None = None,
+) -> Compiled:  # fmt: skip
+    """One node's state in iptables mode. ``network`` (of a snapshot) is used as it is; else a plain one is made.
+
+    Endpoints count as local by the name that kube-proxy goes by (hostnameOverride, else the node's).
+    """
+    config = configuration or cluster.proxy_configuration or KubeProxyConfiguration()
+    chosen = tuple(families) if families else node_families(node)
+    base = network or plain_network(node, cluster.nodes, links)
+    texts: dict[int, str] = {}
+    notes: list[str] = []
+    for family in chosen:
+        texts[family], more = restore_text(cluster, node, config, base.links, family)
+        notes += more
+    state = replace(
+        base,
+        iptables=_state(texts.get(4), 4) or base.iptables,
+        ip6tables=_state(texts.get(6), 6) or base.ip6tables,
+    )
+    return Compiled(state, texts, tuple(dict.fromkeys(notes)))
+
+
+def restore_text(cluster: Cluster, node: Node, config: KubeProxyConfiguration, links: Sequence[Link], family: int) -> tuple[str, list[str]]:
+    """What kube-proxy feeds to iptables-restore in one family, and what a user should know of it."""
+    name = config.hostname_override or node.name
+    gates = config.feature_gates
+    ports = service_ports(cluster.services, family, external_ips_allowed=gates.get("AllowServiceExternalIPs", True))
+    endpoints = endpoints_map(cluster.endpoint_slices, family, name)
+    zone = node.labels.get(ZONE_LABEL, "")
+    categorized = {}
+    total = 0
+    for index, port in enumerate(ports):
+        own = endpoints.get((port.namespace, port.service, port.port_name, port.protocol), ())
+        total += len(own)
+        categorized[index] = categorize_endpoints(
+            own, uses_cluster=port.uses_cluster_endpoints, uses_local=port.uses_local_endpoints, node_name=name, zone=zone,
+            node_hints=gates.get("PreferSameTrafficDistribution", True),
+        )  # fmt: skip
+    settings = _settings(config, node, links, family)
+    buffers = iptables.sync(ports, categorized, settings, large=total > iptables.LARGE_CLUSTER)
+    return buffers.text(), _notes(ports, settings, family)
+
+
+def _settings(config: KubeProxyConfiguration, node: Node, links: Sequence[Link], family: int) -> iptables.Settings:
+    own = node_addresses(node, config)
+    addresses = nodeport_addresses(config, family, own)
+    localhost = config.iptables_localhost_node_ports and family == 4 and addresses.contains_loopback4
+    return iptables.Settings(
+        family, iptables.mark_text(config.iptables_masquerade_bit), config.iptables_masquerade_all, local_detector(config, node, family),
+        localhost, None if addresses.everywhere else addresses.matching(links), own.get(family), config.nfacct, config.random_fully,
+        config.conntrack_tcp_be_liberal,
+    )  # fmt: skip
+
+
+def _state(text: str | None, family: int) -> Xtables | None:
+    if text is None:
+        return None
+    jumps = apply_restore(None, iptables.jump_commands(), family, file="kube-proxy's jumps")
+    return apply_restore(jumps, text, family, noflush=True, file="kube-proxy's restore input")
+
+
+def _notes(ports: Sequence[ServicePort], settings: iptables.Settings, family: int) -> list[str]:
+    notes: list[str] = []
+    if settings.detector is None and not settings.masquerade_all:
+        notes.append(
+            f"IPv{family}: no way to tell local traffic is configured (clusterCIDR, detectLocalMode): traffic from outside the cluster"
+            " to a ClusterIP is not masqueraded, so its replies may go another way"
+        )
+    owners: dict[tuple[str, str, int], str] = {}
+    for port in ports:
+        for address in (*port.external_ips, *port.vips):
+            first = owners.setdefault((address, port.protocol, port.port), port.name)
+            if first != port.name:
+                notes.append(f"{address}:{port.port}/{port.protocol} is claimed by {first} and by {port.name}: the first one gets all traffic")
+    return notes
