@@ -298,7 +298,7 @@ class _Reader:
         if (one.type, one.family) != (other.type, other.family):
             raise _LineError("sets of different types cannot be swapped", 2)
         one.name, other.name = other.name, one.name
-        self.sets = {made.name: made for made in self.sets.values()}
+        self.sets[one.name], self.sets[other.name] = one, other
 
 
 def _split(line: str) -> list[str]:
