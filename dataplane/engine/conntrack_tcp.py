@@ -61,7 +61,7 @@ REFUSE: Final = "refuse"
 TRANSITIONS: Final[tuple[Mapping[str, tuple[str, ...]], Mapping[str, tuple[str, ...]]]] = (
     {
         "SYN": ("NONE SYN_SENT TIME_WAIT CLOSE > SYN_SENT", "SYN_SENT2 > SYN_SENT2", "* > ignore"),
-        "SYN+ACK": ("NONE SYN_SENT > refuse", "SYN_SENT2 > SYN_RECV", "* > ignore"),
+        "SYN+ACK": ("SYN_RECV SYN_SENT2 > SYN_RECV", "* > refuse"),
         "FIN": (
             "NONE SYN_SENT SYN_SENT2 > refuse", "SYN_RECV ESTABLISHED > FIN_WAIT", "FIN_WAIT CLOSE_WAIT LAST_ACK > LAST_ACK",
             "TIME_WAIT > TIME_WAIT", "CLOSE > CLOSE",
@@ -74,7 +74,7 @@ TRANSITIONS: Final[tuple[Mapping[str, tuple[str, ...]], Mapping[str, tuple[str, 
         "none": ("* > refuse",),
     },
     {
-        "SYN": ("SYN_SENT SYN_SENT2 > SYN_SENT2", "* > refuse"),
+        "SYN": ("SYN_SENT SYN_SENT2 > SYN_SENT2", "TIME_WAIT > SYN_SENT", "* > refuse"),
         "SYN+ACK": ("NONE > refuse", "SYN_SENT SYN_SENT2 > SYN_RECV", "* > ignore"),
         "FIN": (
             "NONE SYN_SENT SYN_SENT2 > refuse", "SYN_RECV ESTABLISHED > FIN_WAIT", "FIN_WAIT CLOSE_WAIT LAST_ACK > LAST_ACK",
@@ -326,7 +326,7 @@ def _step_of_rst(tracking: TcpTracking, segment: _Segment, settings: TcpSettings
         if not established or skb.seq == receiver.max_ack or train:
             return _Step(old, new)
         new = old
-    ignored_syn = seen_reply and tracking.last_kind == "SYN"
+    ignored_syn = seen_reply and tracking.last_kind == "SYN" and tracking.last_reply != reply
     ignored_ack = not assured and tracking.last_kind == "ACK"
     if (ignored_syn or ignored_ack) and skb.ack == tracking.last_end:
         return _Step(old, new, trusted=True)
@@ -339,11 +339,11 @@ def _enter(tracking: TcpTracking, segment: _Segment, step: _Step, settings: TcpS
     _, kind, reply, seen_reply, assured = segment
     old, new, _ = step
     tracking.last_kind, tracking.last_reply, tracking.state = kind, reply, new
-    if new == "FIN_WAIT" and old != new:
+    if new == "FIN_WAIT":
         tracking.sides[reply].flags |= BEGAN_CLOSING
     timeout = _timeout(tracking, kind, settings)
     if seen_reply:
-        return Result(ACCEPT, timeout, not assured and new == "ESTABLISHED" and old in ("SYN_RECV", "ESTABLISHED"))
+        return Result(ACCEPT, timeout, not assured and new == "ESTABLISHED")
     if kind == "RST":
         return Result(KILL, reason="a RST before any answer takes the entry away")
     if kind == "SYN" and old == "SYN_SENT":

@@ -93,7 +93,7 @@ class Route:
     scope: int = 0
     tos: int = 0
     prefsrc: int | None = None
-    protocol: str | None = None
+    protocol: str | None = None  # kernel, static, bird …; None is boot, which is what commands leave behind
     mtu: int | None = None
     rest: Rest = field(default=(), compare=False)
 

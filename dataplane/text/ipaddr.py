@@ -56,14 +56,13 @@ def _link(item: Item, taken: set[str]) -> Link:
         mac=item.text("address"),
         master=item.text("master"),
         kind=info.text("info_kind") if info is not None else None,
-        addresses=tuple([made for one in item.items("addr_info") if one.pairs and (made := _address(one, item)) is not None]),
+        addresses=tuple([made for one in item.items("addr_info") if one.pairs and (made := _address(one)) is not None]),
         altnames=item.strings("altnames"),
         rest=item.pairs,
     )
 
 
-def _address(item: Item, link: Item) -> Address | None:
-    item.subject = link.subject
+def _address(item: Item) -> Address | None:
     family = _FAMILIES.get(item.text("family") or "")
     if family is None:
         item.wrong("family", "inet or inet6")

@@ -28,8 +28,6 @@ _HIDDEN: Final[Mapping[str, Any]] = {"type": "unicast", "table": "main", "protoc
 _HOP_FIELDS: Final = ("gateway", "via", "dev")
 #: What follows the fields of an encapsulation in an object (print_route, print_rta_multipath).
 _AFTER_ENCAP: Final = frozenset({"gateway", "via", "dev", "table", "protocol", "scope", "prefsrc", "metric", "flags", "weight"})
-#: The order of next hop flags (print_rta_flags).
-_FLAGS: Final = ("dead", "onlink", "pervasive", "offload", "trap", "notify", "linkdown", "unresolved")
 _U32: Final = 0xFFFFFFFF
 
 
@@ -66,6 +64,7 @@ def _route(item: Item, family: int) -> Route:
     if not hops and any(name in item for name in _HOP_FIELDS):
         hops = (_hop(item, family),)
     metrics = item.items("metrics")
+    protocol = item.text("protocol")
     return Route(
         family=family,
         destination=_destination(item, family),
@@ -76,7 +75,7 @@ def _route(item: Item, family: int) -> Route:
         scope=read_scope(item),
         tos=read_tos(item),
         prefsrc=item.address("prefsrc", family),
-        protocol=item.text("protocol"),
+        protocol=protocol if protocol != _HIDDEN["protocol"] else None,
         mtu=metrics[0].number("mtu", 0, _U32) if metrics else None,
         rest=item.pairs,
     )
@@ -163,7 +162,7 @@ def _shown(route: Route) -> Rest:
         "via": hop.get("via", ABSENT),
         "dev": hop.get("dev", ABSENT),
         "table": table_name(route.table, route.rest),
-        "protocol": route.protocol if route.protocol is not None else ABSENT,
+        "protocol": route.protocol if route.protocol is not None else _HIDDEN["protocol"],
         "scope": scope_name(route.scope),
         "prefsrc": format_address(route.family, route.prefsrc) if route.prefsrc is not None else ABSENT,
         "metric": route.metric if route.metric or route.family == 6 or _has(route.rest, "metric") else ABSENT,
@@ -182,7 +181,8 @@ def _shown(route: Route) -> Rest:
 
 def _shown_hop(hop: NextHop, family: int, *, weight: bool = False) -> dict[str, Any]:  # JSON
     other = hop.gateway_family is not None and hop.gateway_family != family
-    flags = [*hop.flags, "onlink"] if hop.onlink else [*hop.flags]
+    after = 1 if hop.flags[:1] == ("dead",) else 0  # the order of print_rta_flags: dead, onlink, all others
+    flags = [*hop.flags[:after], "onlink", *hop.flags[after:]] if hop.onlink else [*hop.flags]
     shown: dict[str, Any] = {
         "gateway": format_address(family, hop.gateway) if hop.gateway is not None and not other else ABSENT,
         "via": _via(hop) if other else ABSENT,
@@ -190,7 +190,7 @@ def _shown_hop(hop: NextHop, family: int, *, weight: bool = False) -> dict[str, 
     }
     if weight:
         shown["weight"] = hop.weight
-    shown["flags"] = sorted(flags, key=lambda flag: _FLAGS.index(flag) if flag in _FLAGS else len(_FLAGS))
+    shown["flags"] = flags
     return shown
 
 

@@ -136,6 +136,11 @@ class Item:
         made.subject = self.subject
         return made
 
+    def _child(self, pairs: Rest, name: str) -> Item:
+        made = Item(pairs, self._source, self._number, f"{self._path}.{name}")
+        made.subject = self.subject
+        return made
+
     def raw(self, name: str) -> Any:  # JSON
         """The value of a field as it is, None without it."""
         return self._values.get(name)
@@ -207,7 +212,7 @@ class Item:
         """A list of objects."""
         value = self._values.get(name, [])
         if isinstance(value, list) and all(isinstance(one, tuple) for one in value):
-            return [Item(one, self._source, self._number, f"{self._path}.{name}[{at}]") for at, one in enumerate(value)]
+            return [self._child(one, f"{name}[{at}]") for at, one in enumerate(value)]
         self.wrong(name, "a list of objects")
         return []
 
@@ -217,7 +222,7 @@ class Item:
         if value is None:
             return None
         if isinstance(value, tuple):
-            return Item(value, self._source, self._number, f"{self._path}.{name}")
+            return self._child(value, name)
         self.wrong(name, "an object")
         return None
 

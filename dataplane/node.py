@@ -1,0 +1,184 @@
+"""The Python API: a cluster or a snapshot in, a Node that takes packets out.
+
+``load(...).node("node-a").receive(packet, iface="eth0")`` where a packet is an expression, a dataplane Packet or a scapy packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+from dataplane.engine.choices import Choices, Seeded
+from dataplane.engine.fib import Flow
+from dataplane.engine.netns import Netns
+from dataplane.errors import InputError, Problem, UnsupportedError
+from dataplane.packet import Packet
+from dataplane.packet_text import Described, parse_packet
+from dataplane.rules.nodestate import NodeState
+from dataplane.trace import Trace
+
+if TYPE_CHECKING:
+    from dataplane.kube.objects import Cluster as ClusterObjects
+
+
+class Verdict(str):
+    """A verdict that carries the walk, so that a failing assertion can show it."""
+
+    trace: Trace
+
+    def __new__(cls, trace: Trace) -> Verdict:
+        made = super().__new__(cls, trace.verdict)
+        made.trace = trace
+        return made
+
+
+class Result:
+    """What became of a packet. ``packet`` is of the kind that was given (scapy in, scapy out)."""
+
+    def __init__(self, trace: Trace, given: object, probability: Fraction | None = None) -> None:
+        self.trace = trace
+        self.verdict = Verdict(trace)
+        self.oif = trace.oif
+        self.mark = trace.mark
+        self.probability = probability
+        self._given = given
+
+    def _as_given(self, packet: Packet | None) -> Any:  # Any: a scapy packet or ours
+        if packet is None or isinstance(self._given, str | Packet):
+            return packet
+        from dataplane.adapters.scapy import to_scapy
+
+        return to_scapy(packet, self._given)
+
+    @property
+    def packet(self) -> Any:
+        """The packet as it left or was delivered."""
+        return self._as_given(self.trace.packet)
+
+    @property
+    def reply(self) -> Any:
+        """The ICMP error or RST that the node sent, or None."""
+        reply = self.trace.reply
+        if reply is None or isinstance(self._given, str | Packet):
+            return reply
+        from dataplane.adapters.scapy import to_scapy
+
+        return to_scapy(reply, None)
+
+    def text(self, *, verbose: bool = False) -> str:
+        """The walk as ``dataplane trace`` prints it."""
+        from dataplane.cli.render_text import render
+
+        return render(self.trace, verbose=verbose)
+
+    def __repr__(self) -> str:
+        return f"<{self.verdict} {self.trace.packet}{f' by {self.oif}' if self.oif else ''}>\n{self.text()}"
+
+
+class Node:
+    """One node. Packets share its connections until ``fork``; ``now`` is its virtual clock in seconds."""
+
+    def __init__(self, state: NodeState, *, assume: bool | None = None, verbose: bool = False, notes: Sequence[str] = ()) -> None:
+        self.state = state
+        self.netns = Netns(state, assume=assume, verbose=verbose)
+        self.notes = tuple(notes)
+
+    @property
+    def now(self) -> float:
+        """Seconds on the virtual clock; set it to let connections and recent lists expire."""
+        return self.netns.kernel.now
+
+    @now.setter
+    def now(self, seconds: float) -> None:
+        self.netns.kernel.now = seconds
+
+    def receive(self, packet: Any, iface: str | None = None, *, choices: Choices | None = None, seed: int = 0) -> Result:
+        """A packet comes in by ``iface`` (without it: by the device that leads back to its source)."""
+        one = described(packet)
+        indev = iface or self.way_in(one.packet)
+        if indev is None:
+            return self.send(packet, choices=choices, seed=seed)
+        trace = self.netns.receive(one.packet, indev, mark=one.mark, choices=choices or Seeded(seed), mac=one.mac, physin=one.physin)
+        return Result(trace, packet)
+
+    def send(self, packet: Any, *, choices: Choices | None = None, seed: int = 0) -> Result:
+        """The node itself sends a packet."""
+        one = described(packet)
+        return Result(self.netns.send(one.packet, mark=one.mark, uid=one.uid, gid=one.gid, choices=choices or Seeded(seed)), packet)
+
+    def outcomes(self, packet: Any, iface: str | None = None) -> list[Result]:
+        """Every possible outcome with its exact ``probability``; ``iface`` None: sent by the node."""
+        one = described(packet)
+        found = self.netns.outcomes(one.packet, iface, mark=one.mark, uid=one.uid, gid=one.gid, mac=one.mac, physin=one.physin)
+        return [Result(trace, packet, probability) for probability, trace in found]
+
+    def way_in(self, packet: Packet) -> str | None:
+        """The device by which such a packet arrives: None when its source is the node's own address."""
+        fib = self.netns.kernel.fib
+        back = fib.lookup(Flow(packet.family, packet.saddr))
+        if back.local or fib.owner(packet.family, packet.saddr) is not None:
+            return None
+        if back.error is not None or not back.dev:
+            names = ", ".join(name for name in self.netns.kernel.links if name != "lo")
+            raise InputError(Problem(f"no route leads back to the source: say by which interface it comes (--in); the node has {names}"))
+        return back.dev
+
+    def fork(self) -> Node:
+        """A node of the same rules whose connections change independently."""
+        other = Node.__new__(Node)
+        other.state, other.netns, other.notes = self.state, self.netns.fork(), self.notes
+        return other
+
+
+class Cluster:
+    """Kubernetes objects, ready to be compiled for a node."""
+
+    def __init__(self, objects: ClusterObjects) -> None:
+        self.objects = objects
+
+    def node(self, name: str | None = None, mode: str = "iptables", **options: Any) -> Node:  # Any: options of compile_node
+        """One node as kube-proxy would program it."""
+        if mode != "iptables":
+            raise UnsupportedError(f"mode {mode!r} is not built yet: only iptables is")
+        from dataplane.kube.load import node_of
+        from dataplane.proxy.compile import compile_node
+
+        compiled = compile_node(self.objects, node_of(self.objects, name), **options)
+        return Node(compiled.state, notes=compiled.notes)
+
+
+def described(packet: Any) -> Described:
+    """A packet of any accepted kind in the engine's form."""
+    if isinstance(packet, Described):
+        return packet
+    if isinstance(packet, str):
+        return parse_packet(packet)
+    if isinstance(packet, Packet):
+        return Described(packet)
+    from dataplane.adapters.scapy import from_scapy
+
+    return Described(from_scapy(packet))
+
+
+def load(
+    manifests: str | PathLike[str] | Sequence[str | PathLike[str]] | Iterable[Mapping[str, Any]], *, config: str | None = None, recursive: bool = False
+) -> Cluster:  # fmt: skip
+    """A cluster from files, directories, or objects that are mappings already."""
+    from dataplane.kube import load as kube
+
+    if isinstance(manifests, str | PathLike):
+        manifests = [manifests]
+    given = list(manifests)
+    if given and isinstance(given[0], Mapping):
+        return Cluster(kube.load_objects(given))  # type: ignore[arg-type]  # all are mappings then
+    return Cluster(kube.load([fspath(one) for one in given], config=config, recursive=recursive))  # type: ignore[arg-type]  # paths
+
+
+def load_snapshot(directory: str | PathLike[str], **options: Any) -> Node:  # Any: options of Node
+    """A node from a snapshot directory."""
+    from dataplane.text.snapshot import read_snapshot
+
+    state, warnings = read_snapshot(directory)
+    return Node(state, notes=tuple(map(str, warnings)), **options)
