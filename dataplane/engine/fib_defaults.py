@@ -33,7 +33,7 @@ def _of4(link: Link, address: Address) -> Iterator[Route]:
     subnet = (address.peer if address.peer is not None else address.local) & mask
     yield Route(4, Prefix(4, address.local, full), "local", _LOCAL, hop, scope=254, prefsrc=address.local, protocol="kernel")
     if address.broadcast not in (None, full):
-        yield Route(4, Prefix(4, address.broadcast or 0, full), "broadcast", _LOCAL, hop, scope=253, prefsrc=address.local)
+        yield Route(4, Prefix(4, address.broadcast or 0, full), "broadcast", _LOCAL, hop, scope=253, prefsrc=address.local, protocol="kernel")
     if address.secondary or subnet == 0 or (subnet == address.local and address.prefixlen == 32):
         return
     if "LOOPBACK" in link.flags:
@@ -41,7 +41,7 @@ def _of4(link: Link, address: Address) -> Iterator[Route]:
     else:
         yield Route(4, Prefix(4, subnet, mask), "unicast", _MAIN, hop, scope=253, prefsrc=address.local, protocol="kernel")
     if address.prefixlen < 31:
-        yield Route(4, Prefix(4, subnet | ~mask & full, full), "broadcast", _LOCAL, hop, scope=253, prefsrc=address.local)
+        yield Route(4, Prefix(4, subnet | ~mask & full, full), "broadcast", _LOCAL, hop, scope=253, prefsrc=address.local, protocol="kernel")
 
 
 def kernel_routes6(links: Iterable[Link], *, forwarding: bool) -> tuple[Route, ...]:
@@ -54,11 +54,11 @@ def kernel_routes6(links: Iterable[Link], *, forwarding: bool) -> tuple[Route, .
         own = [address for address in link.addresses if address.family == 6]
         for address in own:
             mask = mask_of(6, address.prefixlen)
-            routes.append(Route(6, Prefix(6, address.local, FULL_MASK[6]), "local", _LOCAL, hop))
+            routes.append(Route(6, Prefix(6, address.local, FULL_MASK[6]), "local", _LOCAL, hop, protocol="kernel"))
             if address.prefixlen < 128 and "LOOPBACK" not in link.flags:
                 routes.append(Route(6, Prefix(6, address.local & mask, mask), "unicast", _MAIN, hop, metric=256, protocol="kernel"))
                 if forwarding and address.prefixlen < 127:
-                    routes.append(Route(6, Prefix(6, address.local & mask, FULL_MASK[6]), "anycast", _LOCAL, hop))
+                    routes.append(Route(6, Prefix(6, address.local & mask, FULL_MASK[6]), "anycast", _LOCAL, hop, protocol="kernel"))
         if own and "LOOPBACK" not in link.flags:
-            routes.append(Route(6, Prefix(6, 0xFF << 120, mask_of(6, 8)), "multicast", _LOCAL, hop, metric=256))
+            routes.append(Route(6, Prefix(6, 0xFF << 120, mask_of(6, 8)), "multicast", _LOCAL, hop, metric=256, protocol="kernel"))
     return tuple(routes)

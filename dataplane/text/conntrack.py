@@ -116,6 +116,8 @@ def _tuple(groups: tuple[str | None, ...], first: int, family: int, protocol: in
             raise _FieldError("expected a type and code up to 255 and an id up to 65535", first + 4)
     elif srckey is not None and dstkey is not None:
         low, high = int(srckey, 16), int(dstkey, 16)
+        if low > 65535 or high > 65535:
+            raise _FieldError("expected a key up to 0xffff", first + (7 if low > 65535 else 8))
     else:
         low, high = 0, 0
     try:
@@ -204,16 +206,16 @@ def _shown(one: Connection) -> str:
 
 def _shown_tail(one: Connection) -> list[str]:
     tail = [(name, value) for name, value in one.rest if not name.startswith(("original.", "reply."))]
+    if not one.rest:
+        tail = [("mark", ""), ("use", "1")]
     names = [name for name, _ in tail]
-    words = []
-    if "mark" not in names and (one.mark or not tail):
-        words.append(f"mark={one.mark}")
+    if "mark" not in names and one.mark:
+        tail.insert(0, ("mark", ""))
+        names.insert(0, "mark")
     if "zone" not in names and one.zone:
         tail.insert(names.index("mark") + 1 if "mark" in names else 0, ("zone", ""))
-    for name, value in tail:
-        number = one.mark if name == "mark" else one.zone
-        words.append(f"{name}={number}" if name in ("mark", "zone") else _word(name, value))
-    return words if tail else [*words, "use=1"]
+    numbers = {"mark": one.mark, "zone": one.zone}
+    return [f"{name}={numbers[name]}" if name in numbers else _word(name, value) for name, value in tail]
 
 
 def _word(name: str, value: str) -> str:
@@ -228,7 +230,8 @@ def _shown_tuple(one: Tuple, family: int) -> str:
         return f"{ends} type={one.dport >> 8} code={one.dport & 255} id={one.sport}"
     if one.protocol == GRE:
         return f"{ends} srckey={one.sport:#x} dstkey={one.dport:#x}"
-    return f"{ends} sport={one.sport} dport={one.dport}" if one.protocol in _NAMES else ends
+    ports = one.protocol in _NAMES or one.sport or one.dport
+    return f"{ends} sport={one.sport} dport={one.dport}" if ports else ends
 
 
 @lru_cache(maxsize=65536)
