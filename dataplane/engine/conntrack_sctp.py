@@ -1,14 +1,14 @@
 """SCTP's connection tracker: the chunks of a packet, one after the other, drive a state machine of the association.
 
-The states stand between those of the two ends: COOKIE_WAIT is after the INIT ACK, SHUTDOWN_SENT after a SHUTDOWN from the side that
-began, SHUTDOWN_RECD after one from the other side, HEARTBEAT_SENT where a further path of a multi-homed association shows up. Chunks
-that no row names (DATA, SACK …) change nothing, and so cannot begin an association.
+The states stand between those of the two ends: COOKIE_WAIT is after the INIT ACK, SHUTDOWN_SENT after a SHUTDOWN from the side
+that began, SHUTDOWN_RECD after one from the other side, HEARTBEAT_SENT where a further path of a multi-homed association shows
+up. Chunks that no row names (DATA, SACK …) change nothing, and so cannot begin an association.
 
-Every packet carries the verification tag that its receiver chose in INIT or INIT ACK (RFC 9260, 8.5). A wrong one makes it INVALID;
-but INIT has tag 0, and ABORT and SHUTDOWN COMPLETE carry the sender's own tag if their T flag is set. A wrong tag in a HEARTBEAT
-is let through without renewing the entry: if the other side acknowledges it, both have moved on to new tags.
-A tag of None is not known, and fits whatever comes: in an association that was restored from a listing, and after an INIT whose
-initiate tag the packet does not tell (Skb without ``init_tag``). ``sctp_flags``, if there, are the flags of each chunk.
+Every packet carries the verification tag that its receiver chose in INIT or INIT ACK (RFC 9260, 8.5). A wrong one makes it
+INVALID; but INIT has tag 0, and ABORT and SHUTDOWN COMPLETE carry the sender's own tag if their T flag is set. A wrong tag in
+a HEARTBEAT is let through without renewing the entry: if the other side acknowledges it, both have moved on to new tags.
+A tag of None is not known, and fits whatever comes: in an association that was restored from a listing, and after an INIT
+whose initiate tag the packet does not tell (Skb without ``init_tag``). ``sctp_flags``, if there, are the flags of each chunk.
 Source: net/netfilter/nf_conntrack_proto_sctp.c of Linux 6.18, the referee in tests/kernel.
 """
 
@@ -45,8 +45,8 @@ SHUTDOWN_COMPLETE: Final = 14
 
 REFUSE: Final = "refuse"
 
-#: What a chunk does, by direction: "old states > new state"; the first row that names a state counts, then the rows of "others",
-#: and a state that none names stays as it is. A star names all states.
+#: What a chunk does, by direction: "old states > new state". The first row that names a state counts, then those of "others";
+#: a state that none names stays as it is. A star names all states.
 TRANSITIONS: Final[tuple[Mapping[int | str, tuple[str, ...]], Mapping[int | str, tuple[str, ...]]]] = (
     {
         INIT: ("SHUTDOWN_SENT SHUTDOWN_RECD > CLOSED", "HEARTBEAT_SENT > COOKIE_WAIT"),

@@ -1,25 +1,26 @@
 """TCP's connection tracker: a state machine that watches both sides from the middle.
 
-The machine (STATES, TRANSITIONS) is driven by the strongest flag of a segment: RST, then SYN, FIN, ACK. It sees segments on their
-way, not what becomes of them, so it moves on what was *sent*. Where a segment may be valid or not (a SYN in an old connection,
-say), it is ignored: let through without being believed, and remembered. What comes back then tells who was right. A SYN-ACK that
-acknowledges the ignored SYN: both ends have a new connection, and the tracker joins them. A RST: the old connection is dead.
-An ACK in LAST_ACK: only a challenge ACK (RFC 5961), not the last one.
+The machine (STATES, TRANSITIONS) is driven by the strongest flag of a segment: RST, then SYN, FIN, ACK. It sees segments on
+their way, not what becomes of them, so it moves on what was *sent*. Where a segment may be valid or not (a SYN in an old
+connection, say), it is ignored: let through without being believed, and remembered. What comes back then tells who was right.
+A SYN-ACK that acknowledges the ignored SYN: both ends have a new connection, and the tracker joins them. A RST: the old
+connection is dead. An ACK in LAST_ACK: only a challenge ACK (RFC 5961), not the last one.
 
-What the machine allows must also lie in the window (conntrack_tcp_window). A SYN finds a connection that was closed in good order,
-or by a RST from its own side: then the table forgets the old one (REPEAT). A first segment that is an ACK, not a SYN, is picked up
-as a connection whose beginning was not seen (nf_conntrack_tcp_loose).
+What the machine allows must also lie in the window (conntrack_tcp_window). A SYN finds a connection that was closed in good
+order, or by a RST from its own side: then the table forgets the old one (REPEAT). A first segment that is an ACK, not a SYN,
+is picked up as a connection whose beginning was not seen (nf_conntrack_tcp_loose).
 
-A RST is INVALID below the highest acknowledgement of its receiver. It closes an assured connection only with exactly that number,
-or at the end of a train of segments; otherwise the state stays, so that a challenge ACK may follow, but for CLOSE's time only.
+A RST is INVALID below the highest acknowledgement of its receiver. It closes an assured connection only with exactly that
+number, or at the end of a train of segments; otherwise the state stays, so that a challenge ACK may follow, but for CLOSE's
+time only.
 
 Timeouts go by state, but long ones give way: after nf_conntrack_tcp_max_retrans copies of one ACK, while sent data are not
-acknowledged, while the window is 0, and as long as a connection that was picked up has no answer. A SYN that is repeated before
-there was an answer renews nothing. A RST before any answer takes the entry away at once.
+acknowledged, while the window is 0, and as long as a connection that was picked up has no answer. A SYN that is repeated
+before there was an answer renews nothing. A RST before any answer takes the entry away at once.
 
 Not modelled: sequence numbers that helpers and SYNPROXY change, timeout policies (-j CT --timeout).
-Older kernels: segments that are ignored for II, IV or overshooting (see conntrack_tcp_window) were INVALID before 6.2; segments of
-connections that were picked up could be INVALID as RSTs before 5.0 or so, when RSTs had no number to meet (since 5.9, max_ack).
+Older kernels: up to 6.0 the segments that are ignored for II, IV or overshooting (see conntrack_tcp_window) were INVALID; up
+to 5.0 a RST needed no exact number; the table of 4.20 refused a reply's SYN in TIME_WAIT and ignored an original SYN-ACK.
 Source: nf_conntrack_tcp_packet in net/netfilter/nf_conntrack_proto_tcp.c, Linux 6.18, the referee in tests/kernel.
 """
 
@@ -56,8 +57,8 @@ STATES: Final = (
 IGNORE: Final = "ignore"
 REFUSE: Final = "refuse"
 
-#: What a segment does to a connection, by direction and deciding flag: "old states > new state"; the first row that names a state
-#: counts, a star names them all.
+#: What a segment does to a connection, by direction and deciding flag: "old states > new state". The first row that names a
+#: state counts; a star names them all.
 TRANSITIONS: Final[tuple[Mapping[str, tuple[str, ...]], Mapping[str, tuple[str, ...]]]] = (
     {
         "SYN": ("NONE SYN_SENT TIME_WAIT CLOSE > SYN_SENT", "SYN_SENT2 > SYN_SENT2", "* > ignore"),
@@ -106,8 +107,8 @@ class TcpTracking:
     """One connection's state, its sides (original, reply), and the last segment that mattered (kernel: struct ip_ct_tcp)."""
 
     __slots__ = (
-        "last_ack", "last_end", "last_flags", "last_kind", "last_reply", "last_scale", "last_seq", "last_window", "repeats", "sides",
-        "state",
+        "last_ack", "last_end", "last_flags", "last_kind", "last_reply", "last_scale", "last_seq", "last_window", "repeats",
+        "sides", "state",
     )  # fmt: skip
 
     def __init__(self, state: str, original: TcpSide, reply: TcpSide) -> None:
@@ -194,7 +195,7 @@ def advance(
 ) -> Result:  # fmt: skip
     """What a segment does to its connection.
 
-    ``seen_reply``, ``assured`` and ``left``, the seconds until the entry times out, are the connection's as of before the segment.
+    ``seen_reply``, ``assured`` and ``left`` (seconds until the entry times out) are the connection's as of before the segment.
     """
     problem = damage(skb, _HEADER, sysctls, hook)
     if problem is None and skb.tcp_flags & 0x37 not in VALID_FLAGS:
@@ -382,7 +383,7 @@ def _count_repeats(tracking: TcpTracking, skb: Skb, reply: bool) -> None:
 
 
 def _shortened(tracking: TcpTracking, segment: _Segment, left: float, settings: TcpSettings) -> float | None:
-    """FINs or RSTs out of the window from both sides: the connection is over though we cannot follow, and must not stay for days.
+    """FINs or RSTs outside the window from both sides: the connection is over, though we cannot follow; it must not stay long.
 
     None where the entry keeps its time (nf_tcp_handle_invalid).
     """

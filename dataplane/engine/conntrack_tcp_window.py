@@ -1,17 +1,18 @@
 """TCP windows as the middle of the road sees them: which segments fit, and what each side shows by sending one.
 
 A side (TcpSide) is known by what it has sent (``end``), what it may send (``max_end``: the other side's acknowledgement plus
-window), and the largest window it has offered. A segment fits if ("Real Stateful TCP Packet Filtering in IP Filter", van Rooij):
+window), and the largest window it has offered. A segment fits if ("Real Stateful TCP Packet Filtering in IP Filter", van
+Rooij):
 
     I    seq       <= sender.max_end                       it is not beyond what the receiver offered
     II   seq + len >= sender.end - receiver.max_window     it is not older than a window
     III  (s)ack    <= receiver.end                         it acknowledges only what was sent
     IV   (s)ack    >= receiver.end - max(66000, window)    its acknowledgement is not older than a window
 
-Against I or III it is INVALID. Against II or IV it is ignored: let through, but nothing is learned. So is one that overshoots I by
-no more than a window; then ``end`` moves along, so that the acknowledgement of these data will pass III.
-Scale and SACK permission are learned from a side's SYN; scales count only if both SYNs have the option. For a side that is LIBERAL
-no breach counts: both sides of a connection that is picked up in the middle, since their scales are unknown.
+Against I or III it is INVALID. Against II or IV it is ignored: let through, but nothing is learned. So is one that overshoots
+I by no more than a window; then ``end`` moves along, so that the acknowledgement of these data will pass III.
+Scale and SACK permission are learned from a side's SYN; scales count only if both SYNs have the option. For a side that is
+LIBERAL no breach counts: both sides of a connection that is picked up in the middle, since their scales are unknown.
 No states here: that is conntrack_tcp. Source: tcp_in_window, tcp_options, tcp_sack in net/netfilter/nf_conntrack_proto_tcp.c.
 """
 

@@ -58,7 +58,7 @@ def read_once(read: Callable[[Sysctls], T]) -> Callable[[Sysctls], T]:
     return settings
 
 
-_checks_checksums: Final = read_once(lambda sysctls: sysctls.int("net.netfilter.nf_conntrack_checksum") != 0)
+verifies_checksums: Final = read_once(lambda sysctls: sysctls.int("net.netfilter.nf_conntrack_checksum") != 0)
 
 
 def damage(skb: Skb, header: int, sysctls: Sysctls, hook: Hook) -> str | None:
@@ -68,6 +68,6 @@ def damage(skb: Skb, header: int, sysctls: Sysctls, hook: Hook) -> str | None:
     """
     if 0 < skb.length < header + (20 if skb.family == 4 else 40):
         return "truncated packet"
-    if skb.bad_checksum and hook is Hook.PREROUTING and _checks_checksums(sysctls):
+    if skb.bad_checksum and hook is Hook.PREROUTING and verifies_checksums(sysctls):
         return "bad checksum"
     return None
