@@ -180,8 +180,8 @@ def start(skb: Skb, sysctls: Sysctls) -> TcpTracking | str:
 def restore(state: str | None) -> TcpTracking:
     """The tracking of a connection known from ``conntrack -L``, which shows neither windows nor options.
 
-    It is what conntrackd has when it takes over another node's connections: both sides liberal, learning their windows from the
-    next segments; one that had begun to close may be opened anew by a SYN.
+    It is what ``conntrack -I`` and conntrackd make of one: both sides liberal, learning their windows from the next segments.
+    A SYN may open one anew that has begun to close (they say so in TIME_WAIT and CLOSE only, but every state after a FIN has).
     """
     flags = SACKS | LIBERAL | (BEGAN_CLOSING if state in _CLOSING else 0)
     tracking = TcpTracking(state if state in STATES else "NONE", TcpSide(flags), TcpSide(flags))
@@ -207,7 +207,8 @@ def advance(
     step = _step(tracking, segment, settings)
     if isinstance(step, Result):
         return step
-    if not step.trusted:
+    old, new, trusted = step
+    if not trusted:
         fit, reason = window.check(tracking.sides, skb, reply, tracking.state, settings.liberal)
         if fit is Fit.IGNORED:
             return Result(ACCEPT, reason=reason)
@@ -215,7 +216,7 @@ def advance(
             return Result(INVALID, _shortened(tracking, segment, left, settings), reason=reason)
         if fit is Fit.INSIDE and segment.kind == "ACK":
             _count_repeats(tracking, skb, reply)
-    return _enter(tracking, segment, step, settings)
+    return _enter(tracking, segment, old, new, settings)
 
 
 # ---------------------------------------------------------------------- from state to state
@@ -231,16 +232,12 @@ class _Segment(NamedTuple):
     assured: bool
 
 
-class _Step(NamedTuple):
-    """``trusted`` needs no look at the window."""
-
-    old: str
-    new: str
-    trusted: bool = False
+#: From a state to another one, and whether the segment is trusted without a look at the window.
+_Step = tuple[str, str, bool]
 
 
 def _step(tracking: TcpTracking, segment: _Segment, settings: TcpSettings) -> _Step | Result:
-    skb, kind, reply, *_ = segment
+    skb, kind, reply, _, _ = segment
     old = tracking.state
     new = _NEXT[reply][kind][old]
     if new == REFUSE:
@@ -255,7 +252,7 @@ def _step(tracking: TcpTracking, segment: _Segment, settings: TcpSettings) -> _S
         if not _answers_ignored_syn(tracking, segment):
             return _ignore(tracking, segment)
         _join(tracking, reply)
-        return _Step("SYN_SENT", "SYN_RECV")
+        return "SYN_SENT", "SYN_RECV", False
     if new == "TIME_WAIT" and _is_challenge_ack(tracking, segment):
         tracking.last_flags &= ~_CHALLENGE_EXPECTED
         return Result(ACCEPT, reason="a challenge ACK, not the last one")
@@ -263,7 +260,7 @@ def _step(tracking: TcpTracking, segment: _Segment, settings: TcpSettings) -> _S
         tracking.last_flags |= _SIMULTANEOUS_OPEN
     elif new == "SYN_RECV" and reply and kind == "ACK" and tracking.last_flags & _SIMULTANEOUS_OPEN:
         new = "ESTABLISHED"
-    return _Step(old, new)
+    return old, new, False
 
 
 def _reopens(tracking: TcpTracking, reply: bool) -> bool:
@@ -291,7 +288,7 @@ def _join(tracking: TcpTracking, reply: bool) -> None:
 
 def _ignore(tracking: TcpTracking, segment: _Segment) -> Result:
     """Lets a segment through that may belong to a connection which we do not know, and notes it."""
-    skb, kind, reply, *_ = segment
+    skb, kind, reply, _, _ = segment
     tracking.last_kind, tracking.last_reply = kind, reply
     tracking.last_seq, tracking.last_end, tracking.last_window = skb.seq, end_of(skb), skb.window
     if kind == "SYN" and not reply:
@@ -315,30 +312,29 @@ def _step_of_rst(tracking: TcpTracking, segment: _Segment, settings: TcpSettings
     skb, _, reply, seen_reply, assured = segment
     old, new = tracking.state, "CLOSE"
     if old in _CLOSING:
-        return _Step(old, new, trusted=True)  # the ports may be in use again: what we know is outdated
+        return old, new, True  # the ports may be in use again: what we know is outdated
     receiver = tracking.sides[not reply]
     if receiver.flags & HAS_MAX_ACK and tracking.last_kind != "SYN":
         established = old == "ESTABLISHED" and assured
         if skb.seq == 0 and not established:
-            return _Step(old, new)  # most likely the answer to a SYN that was ignored
+            return old, new, False  # most likely the answer to a SYN that was ignored
         if before(skb.seq, receiver.max_ack) and not settings.ignore_invalid_rst:
             return Result(INVALID, reason=f"RST with seq {skb.seq}, below {receiver.max_ack}, which is acknowledged")
         train = tracking.last_kind == "ACK" and tracking.last_reply == reply and skb.seq == tracking.last_end
         if not established or skb.seq == receiver.max_ack or train:
-            return _Step(old, new)
+            return old, new, False
         new = old
     ignored_syn = seen_reply and tracking.last_kind == "SYN" and tracking.last_reply != reply
     ignored_ack = not assured and tracking.last_kind == "ACK"
     if (ignored_syn or ignored_ack) and skb.ack == tracking.last_end:
-        return _Step(old, new, trusted=True)
+        return old, new, True
     challenged = tracking.last_kind == "ACK" and tracking.last_reply and skb.seq == tracking.last_ack
-    return _Step(old, new, trusted=old == "SYN_SENT" and challenged)
+    return old, new, old == "SYN_SENT" and challenged
 
 
-def _enter(tracking: TcpTracking, segment: _Segment, step: _Step, settings: TcpSettings) -> Result:
+def _enter(tracking: TcpTracking, segment: _Segment, old: str, new: str, settings: TcpSettings) -> Result:
     """The segment is believed."""
     _, kind, reply, seen_reply, assured = segment
-    old, new, _ = step
     tracking.last_kind, tracking.last_reply, tracking.state = kind, reply, new
     if new == "FIN_WAIT":
         tracking.sides[reply].flags |= BEGAN_CLOSING

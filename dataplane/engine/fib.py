@@ -163,7 +163,7 @@ class Fib:
         dev = hop.dev or ""
         link = self.links.get(dev)
         mtu = route.mtu or (link.mtu if link is not None else 1500)
-        out = "lo" if route.type == "local" else dev
+        out = "lo" if route.type in ("local", "anycast") else dev
         return Destination(
             route.type.upper(), out, hop.gateway, route, self._preferred_source(route, hop, family), None, mtu, hop.gateway_family
         )

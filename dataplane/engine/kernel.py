@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dataplane.engine.choices import Choices, Scripted
+from dataplane.engine.ipset import Sets
 from dataplane.trace import ChoiceEvent, Event
 
 if TYPE_CHECKING:
@@ -51,7 +52,11 @@ class Kernel:
     assume: bool | None = None
     notes: list[str] = field(default_factory=list)  # what was assumed on the way of the packet at hand
     events: list[Event] = field(default_factory=list)  # of the packet at hand
+    sets: Sets = field(init=False)
     visited: int = 0  # rules that the kernel looked at for the packet at hand
+
+    def __post_init__(self) -> None:
+        self.sets = Sets(self, self.ipsets)
 
     def choice(self, weights: Sequence[int], what: str) -> int:
         """Asks ``choices`` and notes the answer among the events."""

@@ -107,7 +107,7 @@ class Netns:
     def _received(self, packet: Packet, indev: str, mark: int, mac: int | None, physin: str) -> Trace:
         skb = Skb(packet, indev=indev, mark=mark)
         skb.mac_source, skb.physin = mac, physin
-        skb.pkttype = self._packet_type(packet)
+        skb.pkttype = self._packet_type(packet, indev)
         self._begin()
         return self._finish(packet, indev, skb, self._path.receive(skb))
 
@@ -150,11 +150,15 @@ class Netns:
             visited=visited,
         )  # fmt: skip
 
-    def _packet_type(self, packet: Packet) -> str:
+    def _packet_type(self, packet: Packet, indev: str) -> str:
+        """How the frame was addressed: to all on the link only for a broadcast address of that very link."""
         if packet.family == 6:
             return "multicast" if packet.daddr >> 120 == 0xFF else "host"
-        kind = self.kernel.fib.address_type(4, packet.daddr)
-        return kind.lower() if kind in ("BROADCAST", "MULTICAST") else "host"
+        if packet.daddr & 0xF0000000 == 0xE0000000:
+            return "multicast"
+        fib = self.kernel.fib
+        broadcast = packet.daddr == 0xFFFFFFFF or fib.address_type(4, packet.daddr, indev) == "BROADCAST"
+        return "broadcast" if broadcast else "host"
 
     # ------------------------------------------------------------------ hooks
 

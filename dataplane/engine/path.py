@@ -113,9 +113,10 @@ class Path:
             return End("drop", "only packets addressed to this node's MAC are forwarded")
         if skb.ttl <= 1:
             return self._error(skb, reject.TIME_EXCEEDED6, 0, "hop limit exceeded in transit")
-        if skb.saddr in (0, 1) or skb.saddr >> 120 == 0xFF:
+        turned = skb.indev == skb.dst.dev  # out again by the same device: the checks of the source are not made
+        if not turned and (skb.saddr in (0, 1) or skb.saddr >> 120 == 0xFF):
             return End("drop", "a source address that must not be forwarded")
-        if skb.saddr >> 118 == 0xFE80 >> 6:
+        if not turned and skb.saddr >> 118 == 0xFE80 >> 6:
             return self._error(skb, reject.DEST_UNREACH6, 2, "link-local source beyond its link")
         if skb.dst.mtu and skb.length > max(skb.dst.mtu, 1280):
             return self._error(skb, reject.PACKET_TOO_BIG6, 0, f"too big (MTU {skb.dst.mtu})", skb.dst.mtu)
@@ -146,7 +147,7 @@ class Path:
         if end is not None:
             return end
         assert skb.dst is not None
-        if skb.dst.local:
+        if skb.dst.local or skb.dst.type in ("BROADCAST", "MULTICAST"):
             return self._deliver(skb)
         skb.dst = None
         return self._route_input4(skb) if skb.family == 4 else self._route_input6(skb)
@@ -312,10 +313,14 @@ class Path:
 
     def _route_output(self, skb: Skb) -> Destination:
         kernel = self.kernel
-        strict = skb.family == 6 and skb.daddr >> 118 == 0xFE80 >> 6
+        group = skb.daddr == 0xFFFFFFFF or skb.daddr & 0xF0000000 == 0xE0000000
+        if skb.family == 4 and group:
+            return self._route_group(skb)
         oif = ""
-        if strict:
+        if skb.family == 6 and skb.daddr >> 118 == 0xFE80 >> 6 and skb.saddr >> 118 == 0xFE80 >> 6:
             oif = next((link.name for link in kernel.links.values() if any(a.local == skb.saddr for a in link.addresses)), "")
+            if not oif:
+                return Destination("UNREACHABLE", error="EINVAL")
         found = kernel.fib.lookup(self._flow(skb, iif="lo", oif=oif), self._pick_next_hop)
         if found.error is not None or skb.family == 6:
             return found
@@ -324,6 +329,13 @@ class Path:
         if bad_source or loopback or skb.daddr == 0:
             return Destination("UNREACHABLE", error="EINVAL")
         return found
+
+    def _route_group(self, skb: Skb) -> Destination:
+        """Multicast and limited broadcast leave by the device of their source address (ip_route_output_key)."""
+        owner = self.kernel.fib.owner(4, skb.saddr)
+        if owner is None:
+            return Destination("UNREACHABLE", error="EINVAL")
+        return Destination("BROADCAST" if skb.daddr == 0xFFFFFFFF else "MULTICAST", owner.name, mtu=owner.mtu)
 
     def _reroute(self, skb: Skb) -> Destination:
         """ip_route_me_harder: a changed packet of the node's own gets the route that fits it now."""

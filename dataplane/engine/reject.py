@@ -47,7 +47,7 @@ def _error4(kernel: Kernel, skb: Skb, kind: int, code: int, info: int) -> Packet
         return None
     if skb.dst is not None and skb.dst.type in ("BROADCAST", "MULTICAST"):
         return None
-    if kernel.fib.address_type(4, skb.saddr) in ("BROADCAST", "MULTICAST"):
+    if skb.saddr in (0, 0xFFFFFFFF) or skb.saddr & 0xF0000000 == 0xE0000000:
         return None
     source = skb.daddr if skb.dst is not None and skb.dst.local else None
     if source is None:
@@ -76,7 +76,12 @@ def _error6(kernel: Kernel, skb: Skb, kind: int, code: int, info: int) -> Packet
     if source is None:
         link_local = skb.saddr >> 118 == 0xFE80 >> 6
         flow = Flow(6, skb.saddr, oif=skb.indev if link_local else "")
-        source = kernel.fib.source_address(flow, kernel.fib.lookup(flow))
+        found = kernel.fib.lookup(flow)
+        if found.type == "ANYCAST":
+            return None  # no single node to tell (icmpv6_route_lookup)
+        # icmp6_send: unless the route names a source, an address of the device the packet came in by says more.
+        by_indev = skb.indev and found.prefsrc is None
+        source = kernel.fib.select_address6(skb.indev, skb.saddr) if by_indev else kernel.fib.source_address(flow, found)
     if source is None:
         return None
     length = min(48 + skb.length, 1280)
