@@ -40,7 +40,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One interface; ``kind`` is linkinfo.info_kind (bridge, veth, vlan …) or None, ``master`` the bridge or VRF it belongs to."""
+    """One interface; ``kind`` is linkinfo.info_kind (bridge, veth, vlan …), ``master`` the bridge or VRF that it belongs to."""
 
     index: int
     name: str
@@ -100,7 +100,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class RoutingRule:
-    """One policy routing rule. ``action`` is lookup, goto, nop, unreachable, prohibit, blackhole or l3mdev (the VRF's table)."""
+    """One policy routing rule.
+
+    ``action`` is lookup, goto, nop, unreachable, prohibit, blackhole or l3mdev (look up in the VRF's table).
+    """
 
     family: int
     priority: int

@@ -7,24 +7,21 @@ one port. Where rules remember packets by other means than connections, a batch 
 from __future__ import annotations
 
 import re
-import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.kernel import connections
 from tests.kernel.lines import Packet
-from tests.kernel.node import Node, load_rules
+from tests.kernel.node import Node, load_rules, unload_rules
 from tests.kernel.snapshot import Snapshot
-from tests.kernel.world import RefereeError
 
 _BATCH: Final = 512
 _REMEMBERS: Final = re.compile(
-    r"-m (recent|limit|hashlimit|quota|statistic --mode nth|rateest|connbytes|connlimit)\b|-j (SET|RATEEST|IDLETIMER|CONNMARK)\b"
+    r"-m (recent|limit|hashlimit|quota|statistic --mode nth|rateest|connlimit)\b|-j (SET|RATEEST|IDLETIMER)\b|--add-set"
 )
 _ONLY_LOGS: Final = re.compile(r"-j (LOG|NFLOG|ULOG|AUDIT)\b|-m recent --rcheck .*-j LOG")
 _RECENT: Final = Path("/proc/thread-self/net/xt_recent")
-_CT_DELETE: Final = 0x102
 
 
 def remembering_rules(snapshot: Snapshot) -> list[str]:
@@ -58,24 +55,20 @@ def batches_of(packets: list[Packet], snapshot: Snapshot) -> Iterator[list[Packe
 
 
 def forget(node: Node) -> None:
-    """Back to the state of the snapshot: no connections but its own, and rules that have seen nothing."""
-    flush_connections(node)
+    """Back to the state of the snapshot: no connections but its own, and rules that have seen nothing.
+
+    Loading the same rules again is not enough: lists (recent) and buckets (hashlimit) have names, and new rules find the old ones.
+    """
+    connections.flush(node.inside)
     rules = remembering_rules(node.snapshot)
     if all("-m recent" in rule for rule in rules):
         with node.inside.inside():
             for path in _RECENT.glob("*") if rules else ():
                 path.write_text("/\n")
     else:
+        unload_rules(node)
         load_rules(node)
-
-
-def flush_connections(node: Node) -> None:
-    """What ``conntrack -F`` does, for both families."""
-    with node.inside.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netlink:
-        netlink.send(struct.pack("=IHHIIBBH", 20, _CT_DELETE, 5, 0, 0, socket.AF_UNSPEC, 0, 0))
-        error = struct.unpack_from("=i", netlink.recv(4096), 16)[0]
-    if error:
-        raise RefereeError(f"connections cannot be forgotten: error {-error}")
+    connections.load(node.inside, node.snapshot.conntrack)
 
 
 def _groups(packets: list[Packet]) -> dict[int, list[Packet]]:

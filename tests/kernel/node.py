@@ -7,6 +7,7 @@ about bridge ports never match. Knows the order in which things have to be made;
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,8 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
+from tests.kernel import connections
 from tests.kernel import snapshot as snapshots
 from tests.kernel.observer import Observer
+from tests.kernel.ration import every_error_told
 from tests.kernel.snapshot import Json, Snapshot
 from tests.kernel.world import Netns, RefereeError, sysctl_path, write_sysctl
 
@@ -38,8 +41,8 @@ _GATEWAY_MAC: Final = "02:00:5e:00:53:01"
 class Node:
     """The snapshot, standing. ``links`` tells interfaces by index; ``unset`` the sysctls that this kernel did not take."""
 
-    def __init__(self, snapshot: Snapshot, inside: Netns, outside: Netns, observer: Observer) -> None:
-        self.snapshot, self.inside, self.outside, self.observer = snapshot, inside, outside, observer
+    def __init__(self, snapshot: Snapshot, inside: Netns, outside: Netns, observer: Observer, flavour: Flavour | None) -> None:
+        self.snapshot, self.inside, self.outside, self.observer, self.flavour = snapshot, inside, outside, observer, flavour
         self.links: dict[int, str] = {}
         self.peers: dict[str, int] = {}
         self.macs: dict[str, bytes] = {}
@@ -61,17 +64,18 @@ def standing(
     """
     snapshot = snapshots.read(source) if isinstance(source, Path) else source
     snapshot = replace(snapshot, sysctls={**snapshot.sysctls, **(sysctls or {})})
-    with Netns() as inside, Netns() as outside:
+    with every_error_told(), Netns() as inside, Netns() as outside:
         observer = Observer(inside)  # before any rule: see there
         try:
-            node = Node(snapshot, inside, outside, observer)
+            node = Node(snapshot, inside, outside, observer, flavour)
             _set_sysctls(node, interfaces=False)
             _make_links(node)
             _set_sysctls(node, interfaces=True)
             _add_addresses(node)
             _add_routes(node)
             _add_rules(node)
-            load_rules(node, flavour)
+            load_rules(node)
+            connections.load(inside, snapshot.conntrack)
             yield node
         finally:
             observer.close()
@@ -285,8 +289,8 @@ def _rule_action(rule: Json) -> list[str]:
 # ---------------------------------------------------------------------- rules
 
 
-def load_rules(node: Node, flavour: Flavour | None = None) -> None:
-    """nfacct objects, ipsets and both families' rule sets, from scratch: counters and lists of matches begin anew."""
+def load_rules(node: Node) -> None:
+    """nfacct objects, ipsets and both families' rule sets."""
     snapshot = node.snapshot
     if snapshot.ipset:
         node.inside.run("ipset", "restore", "-exist", text=snapshot.ipset)
@@ -294,9 +298,23 @@ def load_rules(node: Node, flavour: Flavour | None = None) -> None:
     for name in snapshot.nfacct_names():
         if f"= {name};" not in known:
             node.inside.run("nfacct", "add", name)
-    for command, text in (("iptables", snapshot.iptables), ("ip6tables", snapshot.ip6tables)):
-        if text.strip():
-            node.inside.run(f"{command}-{flavour or flavour_of(text)}-restore", "-w", "60", text=text)
+    for command, text in _saves(node):
+        node.inside.run(command, "-w", "60", text=text)
+
+
+def unload_rules(node: Node) -> None:
+    """Empties every table that ``load_rules`` filled, and the sets."""
+    for command, text in _saves(node):
+        tables = re.findall(r"^\* ?(\w+)", text, re.MULTILINE)
+        node.inside.run(command, "-w", "60", text="".join(f"*{table}\nCOMMIT\n" for table in tables))
+    if node.snapshot.ipset:
+        node.inside.run("ipset", "flush")
+
+
+def _saves(node: Node) -> list[tuple[str, str]]:
+    """Both families' rules, with the command that loads them."""
+    texts = (("iptables", node.snapshot.iptables), ("ip6tables", node.snapshot.ip6tables))
+    return [(f"{name}-{node.flavour or flavour_of(text)}-restore", text) for name, text in texts if text.strip()]
 
 
 def flavour_of(save: str) -> Flavour:

@@ -15,11 +15,11 @@ Source: net/netfilter/core.c, nfnetlink_log.c, include/uapi/linux/netfilter/nfne
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from typing import Final, NamedTuple
 
+from tests.kernel.netlink import NETLINK_NETFILTER, attribute, attributes_of, messages_of, request
 from tests.kernel.wire import SENTINEL, Header, parse
 from tests.kernel.world import Netns, RefereeError
 
@@ -36,7 +36,7 @@ table inet referee {{
   chain is_sent {{
     type filter hook output priority -2147483648;
     icmpv6 type {{ mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report }} drop
-    icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert }} drop
+    icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect }} drop
     meta l4proto igmp drop
     log group {GROUP} snaplen 256
   }}
@@ -56,7 +56,6 @@ table inet referee {{
 _MSG_PACKET, _MSG_CONFIG = 0x400, 0x401
 _CFG_CMD, _CFG_MODE, _CFG_QTHRESH = 1, 2, 5
 _PACKET_HDR, _MARK, _INDEV, _OUTDEV, _PAYLOAD = 1, 2, 4, 5, 9
-_HEADER: Final = 20  # nlmsghdr and nfgenmsg
 _BUFFER: Final = 64 << 20
 
 
@@ -75,14 +74,14 @@ class Observer:
     """Makes the table in a namespace and reads what it logs. To be made before any rule is loaded there."""
 
     def __init__(self, netns: Netns) -> None:
-        self._socket = netns.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)  # NETLINK_NETFILTER
+        self._socket = netns.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
             self._socket.settimeout(5)
             netns.run("nft", "-f", "-", text=_TABLE)
-            self._configure(_attribute(_CFG_CMD, b"\x01"))  # bind
-            self._configure(_attribute(_CFG_MODE, struct.pack(">IBx", 0xFFFF, 2)))  # copy packets
-            self._configure(_attribute(_CFG_QTHRESH, struct.pack(">I", 1)))
+            self._configure(attribute(_CFG_CMD, b"\x01"))  # bind
+            self._configure(attribute(_CFG_MODE, struct.pack(">IBx", 0xFFFF, 2)))  # copy packets
+            self._configure(attribute(_CFG_QTHRESH, struct.pack(">I", 1)))
         except BaseException:
             self.close()
             raise
@@ -104,30 +103,14 @@ class Observer:
                 if event.number is None:
                     found.append(event)
 
-    def _configure(self, attribute: bytes) -> None:
-        body = struct.pack(">BBH", socket.AF_UNSPEC, 0, GROUP) + attribute
-        self._socket.send(struct.pack("=IHHII", 16 + len(body), _MSG_CONFIG, 5, 0, 0) + body)  # REQUEST | ACK
-        answer = self._socket.recv(65536)
-        while struct.unpack_from("=H", answer, 4)[0] == _MSG_PACKET:
-            answer = self._socket.recv(65536)
-        error = -struct.unpack_from("=i", answer, 16)[0]
-        if error:
-            raise RefereeError(f"NFLOG group {GROUP}: {os.strerror(error)}")
+    def _configure(self, option: bytes) -> None:
+        request(self._socket, _MSG_CONFIG, struct.pack(">BBH", socket.AF_UNSPEC, 0, GROUP) + option, f"NFLOG group {GROUP}")
 
 
 def _events(data: bytes) -> list[Event]:
     """The packets in one netlink datagram."""
-    found, offset = [], 0
-    while offset + _HEADER <= len(data):
-        length, kind = struct.unpack_from("=IH", data, offset)
-        if kind == _MSG_PACKET:
-            event = _event(attributes(data[offset + _HEADER : offset + length]))
-            if event is not None:
-                found.append(event)
-        offset += length + 3 & ~3
-        if length < 16:
-            break
-    return found
+    found = (_event(attributes_of(body[4:])) for kind, body in messages_of(data) if kind == _MSG_PACKET)
+    return [event for event in found if event is not None]
 
 
 def _event(found: dict[int, bytes]) -> Event | None:
@@ -137,20 +120,3 @@ def _event(found: dict[int, bytes]) -> Event | None:
     hook = found[_PACKET_HDR][2]
     indev, outdev, mark = (int.from_bytes(found.get(key, b""), "big") for key in (_INDEV, _OUTDEV, _MARK))
     return Event(hook, indev, outdev, mark, header, header.tag if header.proto == str(SENTINEL) else None)
-
-
-def attributes(data: bytes) -> dict[int, bytes]:
-    """Netlink attributes by type."""
-    found, offset = {}, 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        if length < 4:
-            break
-        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
-        offset += length + 3 & ~3
-    return found
-
-
-def _attribute(kind: int, payload: bytes) -> bytes:
-    length = 4 + len(payload)
-    return struct.pack("=HH", length, kind) + payload + bytes(-length % 4)

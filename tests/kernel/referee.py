@@ -218,7 +218,7 @@ class Referee:
         for event in self._node.observer.events(number):
             owner = chunk.get(event.header.tag)
             if event.header.error is not None:
-                if owner is not None:
+                if owner is not None and not _is_redirect(event.header):
                     _note_answer(owner, event)
             elif owner is not None:
                 _note(owner, event)
@@ -250,6 +250,11 @@ def _note(sending: _Sending, event: Event) -> None:
 def _note_answer(sending: _Sending, event: Event) -> None:
     if event.hook == INPUT or (event.hook == POSTROUTING and event.outdev != _LO):
         sending.answers.append(event)
+
+
+def _is_redirect(header: Header) -> bool:
+    """An ICMP redirect (now and then, when a packet goes back where it came from) says "next time", not "no"."""
+    return header.family == 4 and header.error is not None and header.error[0] == 5
 
 
 def _seen(event: Event) -> Seen:

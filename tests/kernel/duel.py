@@ -1,0 +1,100 @@
+"""Emulator against kernel over the same packets: ``python -m tests.kernel.duel PATH... [-n PACKETS] [--seed N]``.
+
+PATH is a snapshot's directory, a golden's directory or a save file; without a network it gets a plausible one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.kernel import emulator
+from tests.kernel.aim import packets_for
+from tests.kernel.compare import compare
+from tests.kernel.corpus import snapshot_of
+from tests.kernel.lines import Line, Packet
+from tests.kernel.node import Flavour, standing
+from tests.kernel.referee import Mode, Referee
+from tests.kernel.snapshot import Snapshot
+from tests.kernel.world import RefereeError
+
+
+@dataclass(slots=True)
+class Result:
+    """``differences`` are texts ready to be read; ``verdicts`` counts the kernel's, "unsent" included."""
+
+    differences: list[str] = field(default_factory=list)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    unknown: int = 0
+
+
+def kernel_lines(snapshot: Snapshot, packets: Sequence[Packet], mode: Mode = "sequence", flavour: Flavour | None = None) -> list[Line]:
+    """What the kernel does with packets on a node made for them alone."""
+    with standing(snapshot, flavour=flavour) as node:
+        referee = Referee(node)
+        try:
+            return referee.send(packets, mode)
+        finally:
+            referee.close()
+
+
+def judge(packets: Sequence[Packet], emulated: Sequence[Line], kernel: Sequence[Line]) -> Result:
+    """Packet by packet: is what the kernel did among what the emulator says could happen?"""
+    said = {line["id"]: line["outcomes"] for line in emulated}
+    result = Result()
+    for packet, line in zip(packets, kernel, strict=True):
+        did = line["outcomes"][0] if line["outcomes"] else None
+        result.verdicts[did["verdict"] if did else "unsent"] += 1
+        outcomes = said.get(packet.id, [])
+        result.unknown += any(one["verdict"] == "unknown" for one in outcomes)
+        difference = compare(outcomes, did)
+        if difference:
+            result.differences.append(f"{packet.line()}\n{_history(packet, packets)}  {difference}")
+    return result
+
+
+def _history(packet: Packet, packets: Sequence[Packet]) -> str:
+    """The packets that this one is a reply to, or nothing would be clear."""
+    by_id = {one.id: one for one in packets}
+    lines: list[str] = []
+    cause = by_id.get(packet.reply_to) if packet.reply_to is not None else None
+    while cause is not None and len(lines) < 8:
+        lines.insert(0, f"  after {cause.line()}\n")
+        cause = by_id.get(cause.reply_to) if cause.reply_to is not None else None
+    return "".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.kernel.duel", description=__doc__)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    parser.add_argument("-n", type=int, default=500, help="packets for each")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--fresh", action="store_true", help="the kernel starts each conversation from the snapshot's own state")
+    parser.add_argument("--flavour", choices=("legacy", "nft"))
+    parser.add_argument("--no-replies", action="store_true", help="single packets only")
+    parser.add_argument("--show", type=int, default=10, help="differences to print for each")
+    options = parser.parse_args()
+    failed = 0
+    for path in options.paths:
+        snapshot = snapshot_of(path)
+        packets = packets_for(snapshot, options.n, options.seed, replies=not options.no_replies)
+        try:
+            kernel = kernel_lines(snapshot, packets, "fresh" if options.fresh else "sequence", options.flavour)
+            result = judge(packets, emulator.ask(snapshot, packets), kernel)
+        except (RefereeError, emulator.EmulatorError) as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        failed += bool(result.differences)
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(result.verdicts.items()))
+        print(f"{path}: {len(result.differences)} differences, {result.unknown} unknown; the kernel: {counts}")
+        print("\n".join(result.differences[: options.show]))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
