@@ -13,7 +13,7 @@ from dataplane.packet_text import parse_packet
 from dataplane.proxy.compile import compile_node
 
 RULESETS = Path(__file__).resolve().parents[1] / "rulesets"
-FLOWS = [(case.name, flow) for case in sorted(RULESETS.iterdir()) if case.is_dir() for flow in yaml.safe_load((case / "flows.yaml").read_text())]
+FLOWS = [(case.name, flow) for case in sorted(RULESETS.iterdir()) if case.is_dir() for flow in yaml.safe_load((case / "flows.yaml").read_text())["flows"]]
 _VERDICTS = {"forward", "local", "drop", "reject"}
 
 

@@ -1,0 +1,57 @@
+"""The pytest plugin: a ``dataplane`` fixture, and assertions that show the rule path when they fail.
+
+Loaded by every pytest run where the package is installed, so it imports nothing heavy at the top.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from dataplane.node import Cluster, Node
+
+
+class Dataplane:
+    """The API with paths taken relative to the test file."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def load(self, manifests: Any, **options: Any) -> Cluster:  # Any: as dataplane.load takes them
+        """A cluster from files or directories beside the test (or below where pytest runs), or from objects."""
+        from dataplane import node
+
+        if isinstance(manifests, str | Path):
+            manifests = [manifests]
+        given = [self._found(one) if isinstance(one, str | Path) else one for one in manifests]
+        return node.load(given, **options)
+
+    def load_snapshot(self, directory: str | Path, **options: Any) -> Node:  # Any: options of Node
+        """A node from a snapshot directory."""
+        from dataplane import node
+
+        return node.load_snapshot(self._found(directory), **options)
+
+    def _found(self, path: str | Path) -> str:
+        beside = self._directory / path
+        return str(beside if beside.exists() else path)
+
+
+@pytest.fixture
+def dataplane(request: pytest.FixtureRequest) -> Dataplane:
+    """What kube-proxy and the kernel would do: ``dataplane.load("manifests/").node("node-a").receive(packet, iface="eth0")``."""
+    return Dataplane(request.path.parent)
+
+
+def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> list[str] | None:  # noqa: ARG001
+    """Shows the walk under a failing comparison of a verdict."""
+    for one in (left, right):
+        trace = getattr(one, "trace", None)
+        if isinstance(one, str) and trace is not None:
+            from dataplane.cli.render_text import render
+
+            return [f"{left!r} {op} {right!r}", "the packet's way:", *render(trace).splitlines()]
+    return None
