@@ -6,7 +6,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 _API = ("Cluster", "Node", "Result", "load", "load_snapshot")
-__all__ = ["Cluster", "Node", "Result", "__version__", "load", "load_snapshot"]  # noqa: F822 - made on first use
+__all__ = ["Cluster", "Node", "Result", "__version__", "load", "load_snapshot"]
 
 
 def __getattr__(name: str) -> Any:

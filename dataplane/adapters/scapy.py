@@ -18,8 +18,8 @@ logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
 
 def from_scapy(packet: Any) -> Packet:
     """The engine's packet of a scapy one (its first IP layer). Raises InputError where there is none."""
-    from scapy.layers.inet import IP
     from scapy.layers.inet import ICMP as ScapyICMP
+    from scapy.layers.inet import IP
     from scapy.layers.inet import TCP as ScapyTCP
     from scapy.layers.inet import UDP as ScapyUDP
     from scapy.layers.inet6 import IPv6

@@ -60,7 +60,7 @@ class Scripted:
             raise ValueError(f"scripted answer {answer} for {what}: there are {len(weights)} alternatives")
         return answer
 
-    def number(self, bound: int, what: str) -> int:  # noqa: ARG002
+    def number(self, bound: int, what: str) -> int:
         """The middle of the range."""
         self.asked.append(what)
         return bound // 2

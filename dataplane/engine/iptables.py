@@ -267,7 +267,7 @@ def _header_checks(rule: Rule, family: int) -> list[Check]:
         checks.append((_named("-o", rule.out_interface.negated), _interface(2, rule.out_interface.value, rule.out_interface.negated)))
     if rule.fragment is not None and family == 4:
         wanted = not rule.fragment.negated
-        checks.append((_named("-f", rule.fragment.negated), lambda skb, state: (skb.fragment_offset != 0) == wanted))  # noqa: ARG005
+        checks.append((_named("-f", rule.fragment.negated), lambda skb, state: (skb.fragment_offset != 0) == wanted))
     return checks
 
 
@@ -277,23 +277,23 @@ def _named(option: str, negated: bool) -> str:
 
 def _protocol(number: int, negated: bool) -> Matcher:
     if negated:
-        return lambda skb, state: skb.protocol != number  # noqa: ARG005
-    return lambda skb, state: skb.protocol == number  # noqa: ARG005
+        return lambda skb, state: skb.protocol != number
+    return lambda skb, state: skb.protocol == number
 
 
 def _address(side: str, prefix: Prefix, negated: bool) -> Matcher:
     address, mask = prefix.address, prefix.mask
     if side == "saddr":
         if negated:
-            return lambda skb, state: skb.saddr & mask != address  # noqa: ARG005
-        return lambda skb, state: skb.saddr & mask == address  # noqa: ARG005
+            return lambda skb, state: skb.saddr & mask != address
+        return lambda skb, state: skb.saddr & mask == address
     if negated:
-        return lambda skb, state: skb.daddr & mask != address  # noqa: ARG005
-    return lambda skb, state: skb.daddr & mask == address  # noqa: ARG005
+        return lambda skb, state: skb.daddr & mask != address
+    return lambda skb, state: skb.daddr & mask == address
 
 
 def _interface(field: int, name: str, negated: bool) -> Matcher:
     if name.endswith("+"):
         prefix = name[:-1]
-        return lambda skb, state: state[field].startswith(prefix) != negated  # type: ignore[union-attr]  # noqa: ARG005
-    return lambda skb, state: (state[field] == name) != negated  # noqa: ARG005
+        return lambda skb, state: state[field].startswith(prefix) != negated  # type: ignore[union-attr]
+    return lambda skb, state: (state[field] == name) != negated

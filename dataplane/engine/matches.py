@@ -70,7 +70,7 @@ def _test(option: Option | None, make: Callable[[Any], Callable[[Skb], bool]]) -
     if option is None:
         return None
     test, negated = make(option.value), option.negated
-    return lambda skb, state: test(skb) != negated  # noqa: ARG005
+    return lambda skb, state: test(skb) != negated
 
 
 # ---------------------------------------------------------------------- transport protocols
@@ -221,33 +221,33 @@ def _status(conn: Any, names: tuple[str, ...]) -> bool:
 
 
 _CONN_TESTS: Final[Mapping[str, Callable[[Any, Skb, Any, Bind], bool]]] = {
-    "ctproto": lambda conn, skb, value, bind: conn.original.protocol == value,  # noqa: ARG005
-    "ctorigsrc": lambda conn, skb, value, bind: _within(value, conn.original.src),  # noqa: ARG005
-    "ctorigdst": lambda conn, skb, value, bind: _within(value, conn.original.dst),  # noqa: ARG005
-    "ctreplsrc": lambda conn, skb, value, bind: _within(value, conn.reply.src),  # noqa: ARG005
-    "ctrepldst": lambda conn, skb, value, bind: _within(value, conn.reply.dst),  # noqa: ARG005
-    "ctorigsrcport": lambda conn, skb, value, bind: _between(value, conn.original.sport),  # noqa: ARG005
-    "ctorigdstport": lambda conn, skb, value, bind: _between(value, conn.original.dport),  # noqa: ARG005
-    "ctreplsrcport": lambda conn, skb, value, bind: _between(value, conn.reply.sport),  # noqa: ARG005
-    "ctrepldstport": lambda conn, skb, value, bind: _between(value, conn.reply.dport),  # noqa: ARG005
-    "ctstatus": lambda conn, skb, value, bind: _status(conn, value),  # noqa: ARG005
-    "ctexpire": lambda conn, skb, value, bind: _between(  # noqa: ARG005
+    "ctproto": lambda conn, skb, value, bind: conn.original.protocol == value,
+    "ctorigsrc": lambda conn, skb, value, bind: _within(value, conn.original.src),
+    "ctorigdst": lambda conn, skb, value, bind: _within(value, conn.original.dst),
+    "ctreplsrc": lambda conn, skb, value, bind: _within(value, conn.reply.src),
+    "ctrepldst": lambda conn, skb, value, bind: _within(value, conn.reply.dst),
+    "ctorigsrcport": lambda conn, skb, value, bind: _between(value, conn.original.sport),
+    "ctorigdstport": lambda conn, skb, value, bind: _between(value, conn.original.dport),
+    "ctreplsrcport": lambda conn, skb, value, bind: _between(value, conn.reply.sport),
+    "ctrepldstport": lambda conn, skb, value, bind: _between(value, conn.reply.dport),
+    "ctstatus": lambda conn, skb, value, bind: _status(conn, value),
+    "ctexpire": lambda conn, skb, value, bind: _between(
         value, 0 if conn.timeout_at is None else int(conn.timeout_at - bind.kernel.now)
     ),
-    "ctdir": lambda conn, skb, value, bind: is_reply(skb.ctinfo) == (value == "REPLY"),  # noqa: ARG005
+    "ctdir": lambda conn, skb, value, bind: is_reply(skb.ctinfo) == (value == "REPLY"),
 }
 
 
 def _mark(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
     option = match.options[0]
     (value, mask), negated = option.value, option.negated
-    return lambda skb, state: (skb.mark & mask == value) != negated  # noqa: ARG005
+    return lambda skb, state: (skb.mark & mask == value) != negated
 
 
 def _connmark(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
     option = match.options[0]
     (value, mask), negated = option.value, option.negated
-    return lambda skb, state: skb.conn is not None and (skb.conn.mark & mask == value) != negated  # noqa: ARG005
+    return lambda skb, state: skb.conn is not None and (skb.conn.mark & mask == value) != negated
 
 
 def _helper(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
@@ -391,10 +391,10 @@ def _ttl(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
     option = match.options[0]
     number, negated, how = option.value, option.negated, option.name.partition("-")[2]
     if how == "lt":
-        return lambda skb, state: skb.ttl < number  # noqa: ARG005
+        return lambda skb, state: skb.ttl < number
     if how == "gt":
-        return lambda skb, state: skb.ttl > number  # noqa: ARG005
-    return lambda skb, state: (skb.ttl == number) != negated  # noqa: ARG005
+        return lambda skb, state: skb.ttl > number
+    return lambda skb, state: (skb.ttl == number) != negated
 
 
 def _tos(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
@@ -430,7 +430,7 @@ MATCHES: Final[dict[str, MatchRow]] = {
     "tcp": MatchRow(_transport(TCP)), "udp": MatchRow(_transport(UDP)), "udplite": MatchRow(_transport(UDPLITE)),
     "sctp": MatchRow(_transport(SCTP)), "dccp": MatchRow(_transport(DCCP)), "icmp": MatchRow(_icmp), "icmp6": MatchRow(_icmp),
     "multiport": MatchRow(_multiport), "comment": MatchRow(_comment), "conntrack": MatchRow(_conntrack),
-    "state": MatchRow(lambda match, bind: _both(_test(match.options[0], _states))), "mark": MatchRow(_mark),  # noqa: ARG005
+    "state": MatchRow(lambda match, bind: _both(_test(match.options[0], _states))), "mark": MatchRow(_mark),
     "connmark": MatchRow(_connmark), "helper": MatchRow(_helper), "addrtype": MatchRow(_addrtype), "iprange": MatchRow(_iprange),
     "physdev": MatchRow(_physdev), "owner": MatchRow(_owner), "mac": MatchRow(_mac), "pkttype": MatchRow(_pkttype),
     "rpfilter": MatchRow(_rpfilter), "length": MatchRow(_length), "ttl": MatchRow(_ttl), "hl": MatchRow(_ttl), "tos": MatchRow(_tos),

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Final
 
 from dataplane.engine.bind import Bind, TargetFunction
-from dataplane.engine.conntrack import is_reply
 from dataplane.engine.hooks import Drop, HookState, Unknown, Verdict
 from dataplane.engine.skb import CT_UNTRACKED, Skb
 from dataplane.engine.targets_nat import NAT_TARGETS
@@ -39,7 +38,7 @@ def not_modelled(what: str) -> TargetFunction:
 
 
 def _nothing(target: Target, bind: Bind) -> TargetFunction:  # noqa: ARG001
-    return lambda skb, state: None  # noqa: ARG005
+    return lambda skb, state: None
 
 
 def _mark(target: Target, bind: Bind) -> TargetFunction:  # noqa: ARG001

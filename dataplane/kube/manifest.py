@@ -143,7 +143,7 @@ _loader: Any = None  # a class made on first use: yaml is imported only when the
 
 
 def _loader_class() -> Any:
-    global _loader  # noqa: PLW0603 - made once
+    global _loader
     if _loader is not None:
         return _loader
     import yaml

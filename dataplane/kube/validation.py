@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
+from dataplane.kube.addresses import strict_problems
 from dataplane.kube.fields import Problems
 from dataplane.kube.objects import EndpointSlice, Service
-from dataplane.kube.addresses import strict_problems
 
 PROTOCOLS: Final = ("SCTP", "TCP", "UDP")
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dataplane.inet import format_endpoint
 from dataplane.kube.objects import EndpointSlice
 from dataplane.proxy.addresses import sloppy_address
-from dataplane.inet import format_endpoint
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"

@@ -149,7 +149,7 @@ def _names(order: Sequence[str]) -> Callable[[Sequence[str], int], tuple[str, ..
 
 def names(order: Sequence[str]) -> Kind:
     """A comma list out of known names, kept in the order in which save prints them."""
-    return Kind("names", 1, _names(order), lambda value, family: ",".join(value))  # noqa: ARG005
+    return Kind("names", 1, _names(order), lambda value, family: ",".join(value))
 
 
 def one_of(table: Mapping[str, str]) -> Kind:
@@ -160,7 +160,7 @@ def one_of(table: Mapping[str, str]) -> Kind:
             raise ValueError(f"expected one of {', '.join(sorted(set(table.values())))}, got {words[0]!r}")
         return table[words[0]]
 
-    return Kind("word", 1, parse, lambda value, family: str(value))  # noqa: ARG005
+    return Kind("word", 1, parse, lambda value, family: str(value))
 
 
 _TCP_FLAGS: Final = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")
@@ -276,7 +276,7 @@ def _show_port_span(value: NatRange, family: int) -> str:  # noqa: ARG001
 
 def numbered(low: int = 0, high: int = 0xFFFFFFFF, style: str = "{}") -> Kind:
     """A number within bounds, printed in a style ("{}" or "0x{:02x}")."""
-    return Kind("number", 1, lambda words, family: number(words[0], low, high), lambda value, family: style.format(value))  # noqa: ARG005
+    return Kind("number", 1, lambda words, family: number(words[0], low, high), lambda value, family: style.format(value))
 
 
 def _span(high: int, separator: str) -> Kind:
@@ -332,16 +332,16 @@ def _mask(words: Sequence[str], family: int) -> int:
         raise ValueError(f"expected a netmask, got {text!r}") from None
 
 
-FLAG: Final = Kind("flag", 0, lambda words, family: None, lambda value, family: "")  # noqa: ARG005
-STRING: Final = Kind("string", 1, lambda words, family: words[0], lambda value, family: quoted(value))  # noqa: ARG005
-WORD: Final = Kind("word", 1, lambda words, family: words[0], lambda value, family: str(value))  # noqa: ARG005
-PORT: Final = Kind("port", 1, lambda words, family: _port_range(words[0]), lambda value, family: _show_range(value))  # noqa: ARG005
-PORTS: Final = Kind("ports", 1, lambda words, family: _ports(words[0]), lambda value, family: ",".join(map(_show_range, value)))  # noqa: ARG005
-BITS: Final = Kind("bits", 1, lambda words, family: _bits(words[0]), lambda value, family: _show_bits(value))  # noqa: ARG005
-XMARK: Final = Kind("bits", 1, lambda words, family: _bits(words[0]), lambda value, family: f"0x{value[0]:x}/0x{value[1]:x}")  # noqa: ARG005
+FLAG: Final = Kind("flag", 0, lambda words, family: None, lambda value, family: "")
+STRING: Final = Kind("string", 1, lambda words, family: words[0], lambda value, family: quoted(value))
+WORD: Final = Kind("word", 1, lambda words, family: words[0], lambda value, family: str(value))
+PORT: Final = Kind("port", 1, lambda words, family: _port_range(words[0]), lambda value, family: _show_range(value))
+PORTS: Final = Kind("ports", 1, lambda words, family: _ports(words[0]), lambda value, family: ",".join(map(_show_range, value)))
+BITS: Final = Kind("bits", 1, lambda words, family: _bits(words[0]), lambda value, family: _show_bits(value))
+XMARK: Final = Kind("bits", 1, lambda words, family: _bits(words[0]), lambda value, family: f"0x{value[0]:x}/0x{value[1]:x}")
 HEX: Final = numbered(style="0x{:x}")
 NUMBER: Final = numbered()
-ADDRESS: Final = Kind("address", 1, lambda words, family: address(words[0], family), lambda value, family: show_address(value))  # noqa: ARG005
+ADDRESS: Final = Kind("address", 1, lambda words, family: address(words[0], family), lambda value, family: show_address(value))
 HOST: Final = Kind(
     "address", 1, lambda words, family: address(words[0], family),
     lambda value, family: format_address(family, value.address) + ("" if value.mask == FULL_MASK[family] else f"/{value.length}"),
@@ -352,16 +352,16 @@ IPRANGE: Final = Kind(
     lambda value, family: f"{format_address(family, value[0])}-{format_address(family, value[1])}",
 )  # fmt: skip
 TCPFLAGS: Final = Kind(
-    "tcpflags", 2, lambda words, family: (_tcp_flags(words[0]), _tcp_flags(words[1])),  # noqa: ARG005
-    lambda value, family: f"{_show_tcp_flags(value[0])} {_show_tcp_flags(value[1])}",  # noqa: ARG005
+    "tcpflags", 2, lambda words, family: (_tcp_flags(words[0]), _tcp_flags(words[1])),
+    lambda value, family: f"{_show_tcp_flags(value[0])} {_show_tcp_flags(value[1])}",
 )  # fmt: skip
 NATRANGE: Final = Kind("endpoint", 1, _nat_range, _show_nat_range)
 PORTSPAN: Final = Kind("endpoint", 1, _port_span, _show_port_span)
 LENGTH: Final = _span(65535, ":")
 UIDS: Final = _span(0xFFFFFFFE, "-")
-PROBABILITY: Final = Kind("probability", 1, _probability, lambda value, family: f"{value / 0x80000000:.11f}")  # noqa: ARG005
+PROBABILITY: Final = Kind("probability", 1, _probability, lambda value, family: f"{value / 0x80000000:.11f}")
 MAC: Final = Kind("mac", 1, _mac, _show_mac)
-SETREF: Final = Kind("set", 2, _match_set, lambda value, family: f"{value[0]} {','.join(value[1])}")  # noqa: ARG005
-NETMAP: Final = Kind("address", 1, _netmap, lambda value, family: str(value))  # noqa: ARG005
+SETREF: Final = Kind("set", 2, _match_set, lambda value, family: f"{value[0]} {','.join(value[1])}")
+NETMAP: Final = Kind("address", 1, _netmap, lambda value, family: str(value))
 MASK: Final = Kind("mask", 1, _mask, lambda value, family: format_address(family, value))
-PROTOCOL: Final = Kind("protocol", 1, lambda words, family: protocol(words[0]), lambda value, family: str(value))  # noqa: ARG005
+PROTOCOL: Final = Kind("protocol", 1, lambda words, family: protocol(words[0]), lambda value, family: str(value))

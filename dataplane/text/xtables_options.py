@@ -141,7 +141,7 @@ def _tos(words: Sequence[str], family: int) -> tuple[int, int]:  # noqa: ARG001
     return k.number(value, 0, 255), k.number(mask, 0, 255) if slash else 255
 
 
-_TOS: Final = Kind("bits", 1, _tos, lambda value, family: f"0x{value[0]:02x}/0x{value[1]:02x}")  # noqa: ARG005
+_TOS: Final = Kind("bits", 1, _tos, lambda value, family: f"0x{value[0]:02x}/0x{value[1]:02x}")
 _PORTS: Final = (Row("sport", k.PORT, True), Row("dport", k.PORT, True))
 _PORT_ALIASES: Final = {"source-port": "sport", "destination-port": "dport"}
 _REJECT4: Final = {
@@ -181,13 +181,13 @@ def _xmark(name: str) -> dict[str, tuple[Kind, Callable[[Any], tuple[Option, ...
 MATCHES: Final[dict[str, Extension]] = {
     "tcp": Extension(
         (*_PORTS, Row("tcp-option", k.numbered(1, 255), True), Row("tcp-flags", k.TCPFLAGS, True)), _PORT_ALIASES,
-        {"syn": (k.FLAG, lambda value: (Option("tcp-flags", (0x17, 0x02)),))},  # noqa: ARG005
+        {"syn": (k.FLAG, lambda value: (Option("tcp-flags", (0x17, 0x02)),))},
     ),
     "udp": Extension(_PORTS, _PORT_ALIASES),
     "udplite": Extension(_PORTS, _PORT_ALIASES),
     "dccp": Extension((*_PORTS, Row("dccp-types", k.WORD, True), Row("dccp-option", k.NUMBER, True)), _PORT_ALIASES),
     "sctp": Extension(
-        (*_PORTS, Row("chunk-types", Kind("chunks", 2, lambda words, family: " ".join(words), lambda value, family: value), True)),  # noqa: ARG005
+        (*_PORTS, Row("chunk-types", Kind("chunks", 2, lambda words, family: " ".join(words), lambda value, family: value), True)),
         _PORT_ALIASES,
     ),
     "icmp": Extension((Row("icmp-type", _icmp(_ICMP_NAMES, anything=True), True, (255, 0, 255)),), families=(4,)),
@@ -272,7 +272,7 @@ _RANDOM: Final = (Row("random", k.FLAG), Row("random-fully", k.FLAG), Row("persi
 
 TARGETS: Final[dict[str, Extension]] = {
     **{name: Extension(()) for name in ("ACCEPT", "DROP", "RETURN", "QUEUE", "TRACE", "NOTRACK")},
-    "REJECT": Extension((Row("reject-with", Kind("word", 1, _reject, lambda value, family: str(value)), default="reject"),)),  # noqa: ARG005
+    "REJECT": Extension((Row("reject-with", Kind("word", 1, _reject, lambda value, family: str(value)), default="reject"),)),
     "DNAT": Extension((Row("to-destination", k.NATRANGE), *_RANDOM)),
     "SNAT": Extension((Row("to-source", k.NATRANGE), *_RANDOM)),
     "MASQUERADE": Extension((Row("to-ports", k.PORTSPAN), *_RANDOM[:2])),
@@ -291,7 +291,7 @@ TARGETS: Final[dict[str, Extension]] = {
     ),
     "LOG": Extension(
         (
-            Row("log-prefix", k.STRING), Row("log-level", Kind("number", 1, _level, lambda value, family: str(value)), hidden=4),  # noqa: ARG005
+            Row("log-prefix", k.STRING), Row("log-level", Kind("number", 1, _level, lambda value, family: str(value)), hidden=4),
             Row("log-tcp-sequence", k.FLAG), Row("log-tcp-options", k.FLAG), Row("log-ip-options", k.FLAG), Row("log-uid", k.FLAG),
             Row("log-macdecode", k.FLAG),
         ),
