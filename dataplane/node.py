@@ -29,6 +29,7 @@ class Verdict(str):
     trace: Trace
 
     def __new__(cls, trace: Trace) -> Verdict:
+        """The verdict of a trace."""
         made = super().__new__(cls, trace.verdict)
         made.trace = trace
         return made

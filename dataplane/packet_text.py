@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from dataplane.errors import ParseError, Problem
 from dataplane.inet import ICMP, ICMPV6, PROTOCOL_NUMBERS, SCTP, TCP, UDP, UDPLITE, parse_address
@@ -37,7 +38,7 @@ def make_packet(
 ) -> Packet:  # fmt: skip
     """A whole packet out of what was said; TCP defaults to a SYN, ICMP to an echo request, SCTP to INIT."""
     size = (20 if family == 4 else 40) + _HEADERS.get(protocol, 0) + payload
-    common = {"ttl": ttl, "tos": tos, "length": size, "payload": payload}
+    common: dict[str, Any] = {"ttl": ttl, "tos": tos, "length": size, "payload": payload}
     if protocol == TCP:
         bits = SYN if flags is None else flags
         number = seq if seq is not None else (1000 if bits & SYN and not bits & ACK else 5000 if bits & SYN else 1001)

@@ -47,7 +47,7 @@ def run(node: Node, file: str, *, everything: bool, seed: int) -> None:
     numbers: dict[tuple[int, int, int, int], int] = {}
     out = sys.stdout
     for line, record in _records(file):
-        packet, indev = _packet(node, record, sent, numbers, file, line)
+        packet, indev = _packet(record, sent, numbers, file, line)
         if indev is not None and indev not in node.netns.kernel.links:
             _refuse(file, line, f"no interface {indev!r} on this node: it has {', '.join(node.netns.kernel.links)}")
         mark = _number(record, "mark", 0, file, line)
@@ -94,7 +94,7 @@ def _number(record: dict[str, Any], name: str, default: int, file: str, line: in
 
 
 def _packet(
-    node: Node, record: dict[str, Any], sent: dict[Any, _Sent], numbers: dict[tuple[int, int, int, int], int], file: str, line: int
+    record: dict[str, Any], sent: dict[Any, _Sent], numbers: dict[tuple[int, int, int, int], int], file: str, line: int
 ) -> tuple[Packet, str | None]:
     """The packet of a record and where it enters (None: the node sends it)."""
     base, indev = None, record.get("in")

@@ -143,9 +143,9 @@ def service_of(trace: Trace) -> str:
                 name = found.group(1)
             if "no endpoints" in text or "no local endpoints" in text:
                 return f"{name} (has {'no local endpoints' if 'local' in text else 'no endpoints'})"
-    for event in trace.events:
-        if isinstance(event, NatEvent) and event.kind == "DNAT" and not event.why:
-            endpoint = format_endpoint(event.family, *event.new)
+    for step in trace.events:
+        if isinstance(step, NatEvent) and step.kind == "DNAT" and not step.why:
+            endpoint = format_endpoint(step.family, *step.new)
     return f"{name} -> {endpoint}" if name and endpoint else name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from dataplane.inet import PROTOCOL_NAMES, format_address
 from dataplane.packet import FLAG_LETTERS, Packet
@@ -20,7 +21,7 @@ def render_trace(trace: Trace) -> str:
         if isinstance(event, HookEvent):
             indev, outdev = event.indev, event.outdev
         elif isinstance(event, NatEvent):
-            ends = {"saddr": event.new[0], "sport": event.new[1]} if event.kind == "SNAT" else {"daddr": event.new[0], "dport": event.new[1]}
+            ends: dict[str, Any] = {"saddr": event.new[0], "sport": event.new[1]} if event.kind == "SNAT" else {"daddr": event.new[0], "dport": event.new[1]}
             packet = replace(packet, **ends)
         elif isinstance(event, ChangeEvent):
             mark = event.new if event.field == "mark" else mark

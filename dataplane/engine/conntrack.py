@@ -60,7 +60,7 @@ def tuple_of(packet: Skb | Packet) -> Tuple:
 def inverse(original: Tuple) -> Tuple:
     """The tuple of the answer to a packet."""
     src, dst, protocol, sport, dport = original
-    if protocol == ICMP or protocol == ICMPV6:
+    if protocol in (ICMP, ICMPV6):
         inverses = _INVERSE_TYPES4 if protocol == ICMP else _INVERSE_TYPES6
         kind, code = dport >> 8, dport & 0xFF
         return Tuple(dst, src, protocol, sport, inverses.get(kind, kind) << 8 | code)

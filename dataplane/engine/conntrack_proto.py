@@ -8,7 +8,7 @@ from dataplane.engine import conntrack_other as other
 from dataplane.engine import conntrack_sctp as sctp
 from dataplane.engine import conntrack_tcp as tcp
 from dataplane.engine.conntrack_other import untracked_icmp
-from dataplane.engine.conntrack_tcp import ACCEPT, KILL, REPEAT, Result
+from dataplane.engine.conntrack_tracker import ACCEPT, KILL, REPEAT, Result
 from dataplane.inet import SCTP, TCP
 
 if TYPE_CHECKING:

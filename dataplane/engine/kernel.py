@@ -69,4 +69,4 @@ class Kernel:
         value = self.memory.get(key)
         if value is None:
             value = self.memory[key] = make()
-        return value  # type: ignore[no-any-return]  # the key decides the type
+        return value

@@ -315,19 +315,23 @@ def _name_test(pattern: str) -> Callable[[str], bool]:
 
 def _physdev(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
     options = {option.name.removeprefix("physdev-"): option for option in match.options}
-    names = {key: _name_test(options[key].value) for key in ("in", "out") if key in options}
+    names: dict[str, Callable[[str], bool]] = {key: _name_test(options[key].value) for key in ("in", "out") if key in options}
 
     def matcher(skb: Skb, state: HookState) -> bool:  # noqa: ARG001
         if not skb.physin and not skb.physout:
             return all(option.negated for option in match.options)
         facts = {"is-in": bool(skb.physin), "is-out": bool(skb.physout), "is-bridged": bool(skb.physin and skb.physout)}
         for key, option in options.items():
-            there = facts[key] if key in facts else names[key](skb.physin if key == "in" else skb.physout)
+            there = facts[key] if key in facts else _device_fits(names, key, skb)
             if there == option.negated:
                 return False
         return True
 
     return matcher
+
+
+def _device_fits(names: Mapping[str, Callable[[str], bool]], key: str, skb: Skb) -> bool:
+    return names[key](skb.physin if key == "in" else skb.physout)
 
 
 def _owner(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
@@ -352,7 +356,7 @@ def _mac(match: Match, bind: Bind) -> Matcher:
         link = bind.kernel.links.get(skb.indev)
         if skb.local or link is None or link.link_type != "ether":
             return False
-        return (skb.mac_source == option.value) != option.negated
+        return bool(skb.mac_source == option.value) != option.negated
 
     return matcher
 
@@ -365,7 +369,7 @@ def _pkttype(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
         if state.indev == "lo" or skb.local:
             multicast = skb.daddr >> 28 == 0xE if skb.family == 4 else skb.daddr >> 120 == 0xFF
             kind = "multicast" if multicast else "broadcast" if skb.daddr == 0xFFFFFFFF and skb.family == 4 else "unicast"
-        return (kind == option.value) != option.negated
+        return bool(kind == option.value) != option.negated
 
     return matcher
 

@@ -180,6 +180,6 @@ def connlimit(match: Match, bind: Bind) -> Matcher:
         for conn in kernel.conntrack.entries(kernel.now):
             other = conn.original.dst if by_destination else conn.original.src
             count += conn.family == bind.family and other & mask == address
-        return (count <= chosen.value) if upto is not None else count > chosen.value
+        return bool(count <= chosen.value) if upto is not None else bool(count > chosen.value)
 
     return matcher

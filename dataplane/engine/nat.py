@@ -9,7 +9,7 @@ argument: this file knows no rules. Source: net/netfilter/nf_nat_core.c, nf_nat_
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dataplane.engine.conntrack import Conn, inverse, is_reply
 from dataplane.engine.hooks import ACCEPT, Accept, Drop, Hook, HookFunction, HookState, Verdict
@@ -328,7 +328,7 @@ def _translate_error(kernel: Kernel, skb: Skb, conn: Conn, *, source: bool) -> V
 
 
 def _rewrite_quoted(inner: Packet, target: Tuple, *, source: bool) -> Packet:
-    ports: dict[str, int] = {}
+    ports: dict[str, Any] = {}  # Any: keyword fields of Packet
     if inner.is_icmp:
         ports["icmp_id"] = target.sport
     elif inner.protocol in _PORTS:

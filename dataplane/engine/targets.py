@@ -46,8 +46,9 @@ def _mark(target: Target, bind: Bind) -> TargetFunction:  # noqa: ARG001
 
     def function(skb: Skb, state: HookState) -> Verdict | None:  # noqa: ARG001
         skb.mark = skb.mark & ~mask & 0xFFFFFFFF ^ value
+        return None
 
-    return function  # type: ignore[return-value]  # it returns None: go on
+    return function
 
 
 def _connmark(target: Target, bind: Bind) -> TargetFunction:  # noqa: ARG001
@@ -97,7 +98,7 @@ def _set(target: Target, bind: Bind) -> TargetFunction:
     def function(skb: Skb, state: HookState) -> Verdict | None:
         sets = bind.kernel.sets
         if add is not None:
-            sets.add(*add.value[:1], skb, state, add.value[1], timeout.value if timeout is not None else None, exist=exist)
+            sets.add(add.value[0], skb, state, add.value[1], timeout.value if timeout is not None else None, exist=exist)
         if delete is not None:
             sets.remove(delete.value[0], skb, state, delete.value[1])
         return None

@@ -121,7 +121,8 @@ def _read_yaml(text: str, file: str) -> list[Document]:
 
 def _split(text: str) -> Iterator[tuple[int, str]]:
     """Documents of a stream by their ``---`` lines, each with its first line."""
-    start, lines = 1, []
+    start = 1
+    lines: list[str] = []
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if line.startswith("---") and (len(line) == 3 or line[3] in " \t\r\n"):
             if any(one.strip() for one in lines):

@@ -71,7 +71,7 @@ def _subnets(links: Sequence[Link], name: str) -> dict[int, Prefix]:
 def _routes_to(other: Node, subnets: dict[int, Prefix]) -> list[tuple[int, Route]]:
     """The other node's pods by its address, where that address is on a common subnet."""
     made: list[tuple[int, Route]] = []
-    gateways = {family: address for family, address in reversed(_addresses(other))}
+    gateways = dict(reversed(_addresses(other)))
     for text in other.pod_cidrs:
         cidr = sloppy_cidr(text)
         gateway = gateways.get(cidr.family) if cidr is not None else None

@@ -44,7 +44,7 @@ class _Body:
     """A chain while it is being read: lines not read yet as (line number, text), or rules."""
 
     policy: str | None = None
-    counters: Counters = Counters()
+    counters: Counters = field(default_factory=Counters)
     items: list[tuple[int, str] | Rule] = field(default_factory=list)
 
 

@@ -253,7 +253,7 @@ class _Reader:
         name = extension.aliases.get(spelling, spelling)
         row, rewrite = extension.row(name), extension.rewrites.get(name)
         kind = rewrite[0] if rewrite is not None else row.kind if row is not None else kinds.FLAG
-        values = []
+        values: list[Word] = []
         for _ in range(kind.words):
             value = self._next(word, "an argument")
             if value.text == "!" and not values and not negated:
