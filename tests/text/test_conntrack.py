@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.errors import DataplaneError, ParseError
@@ -155,6 +155,12 @@ WHERE = "[ipv4 2] tcp 6 TIMEOUT [STATE] src=… dst=… … src=… dst=… …"
         (f"{TCP}src=1.1.1.1 dst=2.2.2 sport=5 dport=6 {REPLY}", 54, "expected an IPv4 address, got '2.2.2'"),
         (f"{TCP}src=1.1.1.1 dst=2.2.2.2 src=2.2.2.2 dst=::1", 78, "expected an IPv4 address, got '::1'"),
         (f"{TCP}src=1.1.1.1 dst=2.2.2.2 sport=5 dport=65536 {REPLY}", 76, "expected a port up to 65535"),
+        (
+            f"icmp 1 9 src=1.1.1.1 dst=2.2.2.2 type=256 code=0 id=1 {REPLY}",
+            40,
+            "expected a type and code up to 255 and an id up to 65535",
+        ),
+        (f"gre 47 9 src=1.1.1.1 dst=2.2.2.2 srckey=0x1 dstkey=0x10000 {REPLY}", 53, "expected a key up to 0xffff"),
         ("x 256 9 src=1.1.1.1 dst=2.2.2.2 src=2.2.2.2 dst=1.1.1.1 use=1", 3, "expected a protocol's number up to 255, got 256"),
         ("x 2 9 src=1.1.1.1 dst=2.2.2.2 src=2.2.2.2 dst=1.1.1.1 mark=x", 54, "expected mark=NUMBER and zone=NUMBER"),
         ("    [NEW] tcp      6 120 SYN_SENT src=1.1.1.1", 1, "this is an event of `conntrack -E`, not a line of a listing"),
@@ -174,6 +180,7 @@ WORDS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.text() | st.lists(st.lists(WORDS).map(" ".join)).map("\n".join))
 def test_arbitrary_text_is_read_or_refused(text: str) -> None:
     try:
@@ -183,6 +190,7 @@ def test_arbitrary_text_is_read_or_refused(text: str) -> None:
     assert parse_connections(print_connections(connections)) == connections
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damaged_lines_are_read_or_refused(data: st.DataObject) -> None:
     line = data.draw(st.sampled_from(SAVED.splitlines()))

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.errors import DataplaneError, ParseError
@@ -170,6 +170,7 @@ VALUES = st.none() | st.integers() | st.floats() | st.text()
 JSON = st.recursive(VALUES, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner)).map(json.dumps)
 
 
+@settings(deadline=None)
 @given(st.text() | JSON)
 def test_arbitrary_json_is_read_or_refused(text: str) -> None:
     try:
@@ -179,6 +180,7 @@ def test_arbitrary_json_is_read_or_refused(text: str) -> None:
     assert parse_links(print_links(links)) == links
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damaged_text_is_read_or_refused(data: st.DataObject) -> None:
     text = sample("ip-addr-d.json")

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.errors import DataplaneError, ParseError
@@ -223,6 +223,7 @@ VALUES = (
 JSON = st.recursive(VALUES, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner))
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from(FIELDS), JSON)).map(json.dumps))
 def test_arbitrary_json_is_read_or_refused(text: str) -> None:
     try:
@@ -232,6 +233,7 @@ def test_arbitrary_json_is_read_or_refused(text: str) -> None:
     assert parse_routes(print_routes(routes)) == routes
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damaged_text_is_read_or_refused(data: st.DataObject) -> None:
     text = sample("ip-route.json")
