@@ -157,10 +157,10 @@ WHERE = "[ipv4 2] tcp 6 TIMEOUT [STATE] src=… dst=… … src=… dst=… …"
         (f"{TCP}src=1.1.1.1 dst=2.2.2.2 sport=5 dport=65536 {REPLY}", 76, "expected a port up to 65535"),
         (
             f"icmp 1 9 src=1.1.1.1 dst=2.2.2.2 type=256 code=0 id=1 {REPLY}",
-            40,
+            39,
             "expected a type and code up to 255 and an id up to 65535",
         ),
-        (f"gre 47 9 src=1.1.1.1 dst=2.2.2.2 srckey=0x1 dstkey=0x10000 {REPLY}", 53, "expected a key up to 0xffff"),
+        (f"gre 47 9 src=1.1.1.1 dst=2.2.2.2 srckey=0x1 dstkey=0x10000 {REPLY}", 52, "expected a key up to 0xffff"),
         ("x 256 9 src=1.1.1.1 dst=2.2.2.2 src=2.2.2.2 dst=1.1.1.1 use=1", 3, "expected a protocol's number up to 255, got 256"),
         ("x 2 9 src=1.1.1.1 dst=2.2.2.2 src=2.2.2.2 dst=1.1.1.1 mark=x", 54, "expected mark=NUMBER and zone=NUMBER"),
         ("    [NEW] tcp      6 120 SYN_SENT src=1.1.1.1", 1, "this is an event of `conntrack -E`, not a line of a listing"),
