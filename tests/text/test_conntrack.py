@@ -42,6 +42,9 @@ s = socket.socket(); s.bind(("127.0.0.1", 21)); s.listen(); c = socket.create_co
 """
 
 
+TCP = "ipv4     2 tcp      6 99 ESTABLISHED "
+REPLY = "src=2.2.2.2 dst=1.1.1.1 sport=6 dport=5"
+WHERE = "[ipv4 2] tcp 6 TIMEOUT [STATE] src=… dst=… … src=… dst=… …"
 ONE, TWO = 0x01010101, 0x02020202
 
 
@@ -132,15 +135,15 @@ def test_changed_fields_are_printed_in_their_places() -> None:
     assert " mark=7 zone=5 helper=ftp use=1" in print_connections([replace(one(line), mark=7, zone=5)])
 
 
+def test_odd_words_are_kept_as_they_are() -> None:
+    line = f"{TCP}src=1.1.1.1 dst=2.2.2.2 sport=5 dport=6 {REPLY} mark=0 [start=Mon Nov 23] [x= y= z [FOO=] use=1\n"
+    assert print_connections(parse_connections(line)) == line
+
+
 def test_the_number_of_connections_is_no_connection() -> None:
     head, tail = SAVED[:100], SAVED[100:]  # error output in the same file, as 2>&1 mixes it in
     mixed = f"{head}conntrack v1.4.7 (conntrack-tools): 23 flow entries have been shown.\n{tail}"
     assert parse_connections(mixed) == parse_connections(SAVED)
-
-
-TCP = "ipv4     2 tcp      6 99 ESTABLISHED "
-REPLY = "src=2.2.2.2 dst=1.1.1.1 sport=6 dport=5"
-WHERE = "[ipv4 2] tcp 6 TIMEOUT [STATE] src=… dst=… … src=… dst=… …"
 
 
 @pytest.mark.parametrize(

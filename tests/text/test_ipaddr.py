@@ -109,6 +109,11 @@ def test_what_was_made_prints_in_the_order_of_the_tool() -> None:
     )
 
 
+def test_half_a_character_is_printed_as_json_spells_it() -> None:
+    text = '[{"ifindex":2,"ifname":"e","flags":[],"ifalias":"\\ud800é","mtu":1500,"link_type":"ether","addr_info":[]}]\n'
+    assert print_links(parse_links(text)) == text.replace("é", "\\u00e9")
+
+
 def test_objects_of_links_that_were_filtered_out_are_skipped() -> None:
     assert parse_links('[{},{"ifindex":2,"ifname":"e0","flags":[],"addr_info":[{}]}]')[0].name == "e0"
 

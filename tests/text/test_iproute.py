@@ -188,6 +188,7 @@ def test_a_changed_field_is_printed_in_its_place() -> None:
             '"dst":"default","type":"odd"',
             'route default: [0].type: expected a type of route such as unicast, local or blackhole, got "odd"',
         ),
+        ('"dst":"default","table":"\\ud800"', 'route default: [0].table: expected a string, got "\\ud800"'),
         ('"dst":"default","metric":-1', "route default: [0].metric: expected a number from 0 to 4294967295, got -1"),
         ('"dst":"default","gateway":5', "route default: [0].gateway: expected an IPv4 address, got 5"),
         ('"dst":"default","via":{"family":"x","host":"y"}', 'route default: [0].via.family: expected inet or inet6, got "x"'),
