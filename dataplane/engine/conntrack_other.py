@@ -37,9 +37,9 @@ _HEADERS: Final = {UDP: 8, UDPLITE: 8, ICMP: 8, ICMPV6: 8}
 
 @dataclass(slots=True)
 class OtherTracking:
-    """``stream_at``: when a UDP flow with answers becomes a stream."""
+    """``stream_at``: when a UDP flow with answers becomes a stream; one of unknown age is old enough."""
 
-    stream_at: float = 0.0
+    stream_at: float = float("-inf")
 
     def copy(self) -> OtherTracking:
         """An independent copy."""
@@ -100,7 +100,7 @@ def start(skb: Skb, now: float) -> OtherTracking | str:
 
 
 def restore() -> OtherTracking:
-    """The tracking of a flow known from ``conntrack -L``: if it is UDP's, it is old enough for a stream."""
+    """The tracking of a flow known from ``conntrack -L``."""
     return OtherTracking()
 
 

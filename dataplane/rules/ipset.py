@@ -62,13 +62,6 @@ class IPSet:
         """``("ip", "port")`` of ``hash:ip,port``."""
         return tuple(self.type.partition(":")[2].split(","))
 
-    def option(self, name: str) -> str | None:
-        """The value of a create option (hashsize, timeout, netmask, range …), None where it was not given."""
-        for key, value in self.options:
-            if key == name:
-                return value
-        return None
-
 
 @dataclass(frozen=True, slots=True)
 class IPSets:

@@ -167,11 +167,11 @@ def _tail(text: str) -> tuple[tuple[tuple[str, str], ...], int | None, int | Non
 
 def _pair(token: str) -> tuple[str, str]:
     """``name=value`` as a pair; ``[start=…]`` keeps its brackets around the name, a word without a value stays whole."""
-    if token.startswith("[") and "=" in token:
-        name, _, value = token[1:-1].partition("=")
-        return f"[{name}]", value
-    name, _, value = token.partition("=")
-    return (name, value) if value else (token, "")
+    bracketed = token.startswith("[") and token.endswith("]")
+    name, _, value = (token[1:-1] if bracketed else token).partition("=")
+    if not value:
+        return token, ""
+    return f"[{name}]" if bracketed else name, value
 
 
 def _explain(line: str) -> tuple[str, int | None]:
@@ -219,7 +219,7 @@ def _shown_tail(one: Connection) -> list[str]:
 
 
 def _word(name: str, value: str) -> str:
-    if name.startswith("[") and value:
+    if name.startswith("[") and name.endswith("]") and value:
         return f"[{name[1:-1]}={value}]"
     return f"{name}={value}" if value else name
 

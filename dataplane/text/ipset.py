@@ -221,7 +221,7 @@ class _Reader:
 
     def _create(self, words: list[str], exist: bool) -> None:
         name = words[1]
-        if len(name.encode("utf-8", "surrogateescape")) > _MAX_NAME:
+        if len(name.encode("utf-8", "surrogatepass")) > _MAX_NAME:
             raise _LineError(f"the name of a set has at most {_MAX_NAME} characters", 1)
         made = _created(words)
         known = self.sets.get(name)

@@ -283,7 +283,7 @@ def _mac(text: str) -> int:
 
 def _interface(text: str) -> str:
     name = text.removeprefix("physdev:")
-    if len(name.encode("utf-8", "surrogateescape")) >= _IFNAMSIZ:
+    if len(name.encode("utf-8", "surrogatepass")) >= _IFNAMSIZ:
         raise ElementError(f"interface name {name!r} is longer than {_IFNAMSIZ - 1} characters")
     return text
 

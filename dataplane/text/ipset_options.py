@@ -155,7 +155,7 @@ def _number(high: int) -> Callable[[str], str | None]:
 
 
 def _comment(text: str) -> str:
-    if len(text.encode("utf-8", "surrogateescape")) > _MAX_COMMENT:
+    if len(text.encode("utf-8", "surrogatepass")) > _MAX_COMMENT:
         raise ElementError(f"the comment is longer than {_MAX_COMMENT} bytes")
     return text
 

@@ -18,6 +18,7 @@ from dataplane.rules.network import Rest
 from dataplane.text.problems import Problems
 
 _MAX_DEPTH: Final = 32
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")  # half a character, which JSON can spell and UTF-8 cannot
 _BLANK: Final = re.compile(r"[ \t\r\n,]*")
 
 #: Stands for a field that is not there (JSON's null is None).
@@ -154,7 +155,9 @@ class Item:
     def text(self, name: str) -> str | None:
         """A string."""
         value = self._values.get(name)
-        if value is None or isinstance(value, str):
+        if value is None:
+            return None
+        if isinstance(value, str) and not _SURROGATE.search(value):
             return value
         self.wrong(name, "a string")
         return None
@@ -203,7 +206,7 @@ class Item:
     def strings(self, name: str, *, needed: bool = False) -> tuple[str, ...]:
         """A list of strings."""
         value = self._values.get(name, None if needed else [])
-        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        if isinstance(value, list) and all(isinstance(one, str) and not _SURROGATE.search(one) for one in value):
             return tuple(value)
         self.wrong(name, "a list of strings")
         return ()
@@ -262,4 +265,4 @@ def _print(value: Any) -> str:  # JSON
         return f"[{','.join(map(_print, value))}]"
     if isinstance(value, _Fraction):
         return value.text
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=isinstance(value, str) and bool(_SURROGATE.search(value)))

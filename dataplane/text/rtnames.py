@@ -54,7 +54,7 @@ def table_number(text: str) -> int:
         return TABLES[text]
     if _DECIMAL.fullmatch(text) and int(text) <= _U32:
         return int(text)
-    return _UNKNOWN_TABLE + zlib.crc32(text.encode("utf-8", "surrogateescape"))
+    return _UNKNOWN_TABLE + zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 def table_name(table: int, rest: Rest) -> str:

@@ -12,6 +12,7 @@ import socket
 import struct
 from typing import Final, NamedTuple
 
+from tests.kernel.dialogue import TAGS
 from tests.kernel.netlink import NETLINK_NETFILTER, attribute, nested, request
 from tests.kernel.world import Netns, RefereeError
 
@@ -136,6 +137,6 @@ def _state(connection: _Connection) -> list[bytes]:
     if connection.protocol == _TCP and connection.state in _TCP_STATES:
         return [nested(_PROTOINFO, nested(1, attribute(1, bytes((_TCP_STATES.index(connection.state),)))))]
     if connection.protocol == _SCTP and connection.state in _SCTP_STATES:
-        tags = [attribute(kind, bytes(4)) for kind in (2, 3)]
+        tags = [attribute(kind, struct.pack(">I", tag)) for kind, tag in ((2, TAGS[1]), (3, TAGS[0]))]  # a listing shows none
         return [nested(_PROTOINFO, nested(3, attribute(1, bytes((_SCTP_STATES.index(connection.state),))), *tags))]
     return []

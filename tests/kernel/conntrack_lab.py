@@ -1,221 +1,258 @@
-"""One namespace with one TUN device: a packet written to it is tracked, forwarded and read back with its class in the DSCP field.
+"""A namespace with one TUN device: a packet written to it is tracked, forwarded, and read back with its class in its DSCP.
 
-Everything is synchronous: when ``send`` returns, the kernel is done with the packet. ``entry`` asks ctnetlink for one connection
-with what ``conntrack -L`` leaves out (flags and window scale of both sides). Addresses are IPv4; ports are the caller's.
+When ``send`` returns, the kernel is done with the packet. ``entry`` asks ctnetlink for one connection, with what
+``conntrack -L`` leaves out (flags and window scales of TCP, tags of SCTP). The only rules write the ctstate's number.
 """
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import socket
 import struct
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Final, NamedTuple
+
+from dataplane.engine.conntrack_sctp import STATES as SCTP_STATES
+from dataplane.engine.conntrack_tcp import STATES as TCP_STATES
+from dataplane.inet import ICMP
+from dataplane.packet import Packet, TcpOptions
+from tests.engine.one_flow import Scene, Sent, said
+from tests.kernel.netlink import NETLINK_NETFILTER, attribute, attributes_of, nested, request
+from tests.kernel.world import Netns, run, write_sysctl
 
 CLASSES: Final = ("-", "INVALID", "NEW", "ESTABLISHED", "RELATED", "UNTRACKED")
 CLIENT, SERVER = 0x0A000001, 0x0A000101  # 10.0.0.1, 10.0.1.1
-CLIENT6, SERVER6 = 0xFD << 120 | 1, 0xFD << 120 | 1 << 96 | 1  # fd00::1, fd00:0:1::1
-SEEN_REPLY, ASSURED = 2, 4  # IPS_*
+CLIENT6, SERVER6 = 0xFD << 120 | 1, 0xFD << 120 | 1 << 96 | 1  # fd00::1, fd00:1::1
 
-_CLONE_NEWNET: Final = 0x40000000
 _TUNSETIFF: Final = 0x400454CA
 _IFF_TUN_NO_PI: Final = 0x1001
-_TCP_STATES: Final = (
-    "NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2",
-)  # fmt: skip
-_SCTP_STATES: Final = (
-    "NONE", "CLOSED", "COOKIE_WAIT", "COOKIE_ECHOED", "ESTABLISHED", "SHUTDOWN_SENT", "SHUTDOWN_RECD", "SHUTDOWN_ACK_SENT",
-    "HEARTBEAT_SENT",
-)  # fmt: skip
-
-
 _SETUP: Final = (
     "ip link set lo up", "ip link set tun0 up", "ip addr add 10.255.255.254/32 dev tun0", "ip route add 10.0.0.0/8 dev tun0",
     "ip -6 route add fd00::/8 dev tun0",
 )  # fmt: skip
+_SYSCTLS: Final = {
+    "net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1, "net.ipv4.conf.all.rp_filter": 0,
+    "net.ipv4.conf.tun0.rp_filter": 0, "net.ipv4.conf.all.send_redirects": 0, "net.ipv4.conf.tun0.send_redirects": 0,
+    "net.netfilter.nf_conntrack_acct": 1,
+}  # fmt: skip
+_MARK: Final = "-A PREROUTING -m conntrack --ctstate {} -j DSCP --set-dscp {}"
+_RULES: Final = "\n".join(["*mangle", *(_MARK.format(name, n) for n, name in enumerate(CLASSES) if n), "COMMIT\n"])
+_CT_GET, _CT_NEW = 0x101, 0x100
+_SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8
+_REQUEST_OF: Final = {0: 8, 14: 13, 16: 15, 18: 17}
+_PATIENCE: Final = 0.2  # seconds; a packet that has not come back by then was dropped
 
 
 class Entry(NamedTuple):
-    """A connection as ctnetlink tells it. ``reversed`` is True when the server's packet came first."""
+    """A connection; ``backwards`` if the server's packet was the first. Pairs are original, reply."""
 
-    reversed: bool
+    backwards: bool
     state: str | None
     seen_reply: bool
     assured: bool
     timeout: int
-    packets: tuple[int, int]
+    packets: tuple[int, int] = (0, 0)
     flags: tuple[int, int] = (0, 0)
-    scale: tuple[int, int] = (0, 0)
-    vtags: tuple[int, int] = (0, 0)
-
-
-def may_run() -> bool:
-    """Root and a TUN device are here."""
-    return os.geteuid() == 0 and Path("/dev/net/tun").exists()
-
-
-@contextmanager
-def own_namespace() -> Iterator[None]:
-    """The body runs in a new network namespace, which lives on as long as sockets made in it do."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with Path("/proc/thread-self/ns/net").open() as home:
-        if libc.unshare(_CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), "unshare")
-        try:
-            yield
-        finally:
-            if libc.setns(home.fileno(), _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "setns")
+    scales: tuple[int, int] = (0, 0)
+    tags: tuple[int, int] = (0, 0)
 
 
 class Lab:
+    """``sysctls`` are parameters under net.netfilter. ``close`` gives everything back."""
+
     def __init__(self, sysctls: dict[str, int] | None = None) -> None:
-        with own_namespace():
-            self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-            fcntl.ioctl(self.tun, _TUNSETIFF, struct.pack("16sH22x", b"tun0", _IFF_TUN_NO_PI))
-            self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)  # NETLINK_NETFILTER
-            _set("net.ipv4.ip_forward", 1)
-            _set("net.ipv6.conf.all.forwarding", 1)
+        self._netns = Netns()
+        with self._netns.inside():
+            self._tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+            fcntl.ioctl(self._tun, _TUNSETIFF, struct.pack("16sH22x", b"tun0", _IFF_TUN_NO_PI))
+            self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
             for command in _SETUP:
-                _run(command)
-            for name in ("all", "tun0"):
-                _set(f"net.ipv4.conf.{name}.rp_filter", 0)
-                _set(f"net.ipv4.conf.{name}.send_redirects", 0)
-            rules = [f"-A PREROUTING -m conntrack --ctstate {name} -j DSCP --set-dscp {n}" for n, name in enumerate(CLASSES) if n]
+                run(*command.split())
+            for name, value in (_SYSCTLS | {f"net.netfilter.{key}": value for key, value in (sysctls or {}).items()}).items():
+                assert write_sysctl(name, str(value)), name
             for restore in ("iptables-restore", "ip6tables-restore"):
-                _run(restore, text="\n".join(["*mangle", *rules, "COMMIT\n"]))
-            _set("net.netfilter.nf_conntrack_acct", 1)
-            for key, value in (sysctls or {}).items():
-                _set(f"net.netfilter.{key}", value)
-            self._paths = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+                run(restore, text=_RULES)
 
     def close(self) -> None:
-        os.close(self.tun)
-        os.close(self._paths)
+        os.close(self._tun)
         self._netlink.close()
+        self._netns.close()
 
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Run commands in the namespace."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        with Path("/proc/thread-self/ns/net").open() as home:
-            libc.setns(self._paths, _CLONE_NEWNET)
-            try:
-                yield
-            finally:
-                libc.setns(home.fileno(), _CLONE_NEWNET)
+    def __enter__(self) -> Lab:
+        return self
 
-    def set(self, key: str, value: int) -> None:
-        with self.inside():
-            _set(f"net.netfilter.{key}", value)
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    def run(self, *commands: str) -> str:
-        with self.inside():
-            return _run(*commands)
+    def run(self, command: str) -> str:
+        return self._netns.run(*command.split())
 
     def send(self, packet: bytes) -> str:
         """The class of a packet, or "dropped"."""
-        os.write(self.tun, packet)
-        deadline = time.monotonic() + 0.2
-        while True:
+        os.write(self._tun, packet)
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
             try:
-                answer = os.read(self.tun, 4096)
+                answer = os.read(self._tun, 4096)
             except BlockingIOError:
-                if time.monotonic() > deadline:
-                    return "dropped"
                 continue
-            if packet[0] >> 4 == 4 and answer[0] >> 4 == 4 and answer[12:20] == packet[12:20]:
+            if packet[0] >> 4 == answer[0] >> 4 == 4 and answer[12:20] == packet[12:20]:
                 return CLASSES[answer[1] >> 2]
-            if packet[0] >> 4 == 6 and answer[0] >> 4 == 6 and answer[8:40] == packet[8:40]:
+            if packet[0] >> 4 == answer[0] >> 4 == 6 and answer[8:40] == packet[8:40]:
                 return CLASSES[(answer[0] << 8 | answer[1]) >> 6 & 0x3F]
+        return "dropped"
 
     def entry(self, protocol: int, sport: int, dport: int) -> Entry | None:
-        """The connection between CLIENT:sport and SERVER:dport."""
-        addresses = _attribute(1, struct.pack(">I", CLIENT)) + _attribute(2, struct.pack(">I", SERVER))
-        ports = _attribute(1, bytes((protocol,))) + _attribute(2, struct.pack(">H", sport)) + _attribute(3, struct.pack(">H", dport))
-        orig = _attribute(1 | 0x8000, _attribute(1 | 0x8000, addresses) + _attribute(2 | 0x8000, ports))
-        body = struct.pack("BBH", socket.AF_INET, 0, 0) + orig
-        self._netlink.send(struct.pack("=IHHII", 16 + len(body), 0x101, 1, 1, 0) + body)  # IPCTNL_MSG_CT_GET
+        """The connection between CLIENT:sport and SERVER:dport, whoever began it. ICMP: identifier, and type << 8 | code."""
+        body = struct.pack("BBH", socket.AF_INET, 0, 0) + _tuple(1, protocol, CLIENT, SERVER, sport, dport)
+        self._netlink.send(struct.pack("=IHHII", 16 + len(body), _CT_GET, 1, 1, 0) + body)
         answer = self._netlink.recv(65536)
-        if struct.unpack_from("=H", answer, 4)[0] == 2:  # NLMSG_ERROR
-            return None
-        return _entry(protocol, _attributes(answer[20:]))
+        return None if struct.unpack_from("=H", answer, 4)[0] == 2 else _entry(attributes_of(answer[20:]))
+
+    def make_tcp(self, sport: int, dport: int, state: str, flags: int, timeout: int) -> None:
+        """An assured TCP connection, as ``conntrack -I`` makes one."""
+        sides = [attribute(kind, bytes((flags, 0xFF))) for kind in (4, 5)]
+        body = struct.pack("BBH", socket.AF_INET, 0, 0)
+        body += _tuple(1, 6, CLIENT, SERVER, sport, dport) + _tuple(2, 6, SERVER, CLIENT, dport, sport)
+        body += attribute(3, struct.pack(">I", _SEEN_REPLY | _ASSURED | _CONFIRMED)) + attribute(7, struct.pack(">I", timeout))
+        body += nested(4, nested(1, attribute(1, bytes((TCP_STATES.index(state),))), *sides))
+        request(self._netlink, _CT_NEW, body, "a connection", 0x600)
 
 
-def _entry(protocol: int, found: dict[int, bytes]) -> Entry:
-    status, timeout = struct.unpack(">I", found[3])[0], struct.unpack(">I", found[7])[0]
-    source = _attributes(_attributes(found[1])[1])[1]
-    counters = tuple(struct.unpack(">Q", _attributes(found[kind])[1])[0] if kind in found else 0 for kind in (9, 10))
-    common = (source != struct.pack(">I", CLIENT), bool(status & SEEN_REPLY), bool(status & ASSURED), timeout, counters)
-    state, flags, scale, vtags = None, (0, 0), (0, 0), (0, 0)
-    info = _attributes(found[4]) if 4 in found else {}
+def answers(lab: Lab, scene: Scene) -> None:
+    """Holds the kernel to what a scene says of each packet; timeouts may be a second less, as they have been running."""
+    begun = time.monotonic()
+    for step in scene.steps:
+        packet = step.sent.packet
+        time.sleep(max(0.0, step.time - (time.monotonic() - begun)))
+        kind = lab.send(wire(step.sent))
+        sport, dport = (packet.dport, packet.sport) if packet.saddr == SERVER else (packet.sport, packet.dport)
+        if packet.protocol == ICMP:
+            sport, dport = packet.icmp_id, _REQUEST_OF.get(packet.icmp_type, packet.icmp_type) << 8 | packet.icmp_code
+        entry = lab.entry(packet.protocol, sport, dport)
+        said_by_kernel = [f"{kind} -"]
+        if entry is not None:
+            timeouts = (entry.timeout, entry.timeout + 1)
+            said_by_kernel = [said(kind, entry.state, timeout, entry.packets, entry.assured) for timeout in timeouts]
+        assert step.expected in said_by_kernel, step.line
+
+
+def _tuple(kind: int, protocol: int, source: int, target: int, sport: int, dport: int) -> bytes:
+    first, second = struct.pack(">H", sport), struct.pack(">H", dport)
+    ports = [attribute(2, first), attribute(3, second)]
+    if protocol == ICMP:
+        ports = [attribute(4, first), attribute(5, second[:1]), attribute(6, second[1:])]
+    addresses = nested(1, attribute(1, struct.pack(">I", source)), attribute(2, struct.pack(">I", target)))
+    return nested(kind, addresses, nested(2, attribute(1, bytes((protocol,))), *ports))
+
+
+def _entry(found: dict[int, bytes]) -> Entry:
+    status, timeout = _number(found[3]), _number(found[7])
+    backwards = attributes_of(attributes_of(found[1])[1])[1] != struct.pack(">I", CLIENT)
+    original, reply = (_number(attributes_of(found[kind])[1]) for kind in (9, 10))
+    info = attributes_of(found[4]) if 4 in found else {}
+    entry = Entry(backwards, None, bool(status & _SEEN_REPLY), bool(status & _ASSURED), timeout, (original, reply))
     if 1 in info:
-        tcp = _attributes(info[1])
-        state, flags, scale = _TCP_STATES[tcp[1][0]], (tcp[4][0], tcp[5][0]), (tcp[2][0], tcp[3][0])
+        tcp = attributes_of(info[1])
+        return entry._replace(state=TCP_STATES[tcp[1][0]], flags=(tcp[4][0], tcp[5][0]), scales=(tcp[2][0], tcp[3][0]))
     if 3 in info:
-        sctp = _attributes(info[3])
-        state = _SCTP_STATES[sctp[1][0]]
-        vtags = (struct.unpack(">I", sctp[2])[0], struct.unpack(">I", sctp[3])[0])
-    return Entry(common[0], state, common[1], common[2], common[3], (counters[0], counters[1]), flags, scale, vtags)
+        sctp = attributes_of(info[3])
+        return entry._replace(state=SCTP_STATES[sctp[1][0]], tags=(_number(sctp[2]), _number(sctp[3])))
+    return entry
 
 
-def _attribute(kind: int, payload: bytes) -> bytes:
-    length = 4 + len(payload)
-    return struct.pack("=HH", length, kind) + payload + bytes(-length % 4)
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "big")
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found, offset = {}, 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
-        offset += length + 3 & ~3
-    return found
+# ---------------------------------------------------------------------- bytes of packets
 
 
-def _run(*commands: str, text: str | None = None) -> str:
-    output = ""
-    for command in commands:
-        output += subprocess.run(command.split(), input=text, text=True, check=True, capture_output=True).stdout
-    return output
-
-
-def _set(name: str, value: int) -> None:
-    Path("/proc/sys", *name.split(".")).write_text(str(value))
-
-
-# ---------------------------------------------------------------------- packets
-
-
-def ipv4(protocol: int, source: int, target: int, body: bytes) -> bytes:
+def ip(protocol: int, source: int, target: int, body: bytes) -> bytes:
+    """An IPv4 packet, or an IPv6 one where the addresses are."""
+    if source >> 32:
+        addresses = source.to_bytes(16, "big") + target.to_bytes(16, "big")
+        return struct.pack(">IHBB", 6 << 28, len(body), protocol, 64) + addresses + body
     header = struct.pack(">BBHHHBBHII", 0x45, 0, 20 + len(body), 0, 0, 64, protocol, 0, source, target)
     return header[:10] + struct.pack(">H", checksum(header)) + header[12:] + body
 
 
-def ipv6(protocol: int, source: int, target: int, body: bytes) -> bytes:
-    return struct.pack(">IHBB", 6 << 28, len(body), protocol, 64) + source.to_bytes(16, "big") + target.to_bytes(16, "big") + body
+def summed(protocol: int, source: int, target: int, body: bytes, offset: int, *, wrong: bool = False) -> bytes:
+    """The packet with its transport checksum, right or wrong, at ``offset``."""
+    size = 16 if source >> 32 else 4
+    pseudo = source.to_bytes(size, "big") + target.to_bytes(size, "big") + struct.pack(">II", len(body), protocol)
+    value = (checksum((b"" if protocol == 1 else pseudo) + body) or 0xFFFF) ^ (0x5555 if wrong else 0)
+    return ip(protocol, source, target, body[:offset] + struct.pack(">H", value) + body[offset + 2 :])
 
 
 def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
 
 
-def with_checksum(protocol: int, source: int, target: int, segment: bytes, offset: int) -> bytes:
-    """An IP packet whose transport checksum at ``offset`` is right; of IPv6 where the addresses are."""
-    wide = source >> 32
-    size = 16 if wide else 4
-    pseudo = source.to_bytes(size, "big") + target.to_bytes(size, "big") + struct.pack(">II", len(segment), protocol)
-    value = checksum((b"" if protocol == 1 else pseudo) + segment) or 0xFFFF
-    body = segment[:offset] + struct.pack(">H", value) + segment[offset + 2 :]
-    return ipv6(protocol, source, target, body) if wide else ipv4(protocol, source, target, body)
+def crc32c(data: bytes) -> int:
+    """SCTP's checksum (RFC 9260, appendix A)."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value = _CRC32C[(value ^ byte) & 0xFF] ^ value >> 8
+    return value ^ 0xFFFFFFFF
+
+
+def _crc32c_of(byte: int) -> int:
+    for _ in range(8):
+        byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+    return byte
+
+
+_CRC32C: Final = tuple(_crc32c_of(byte) for byte in range(256))
+
+
+def wire(sent: Sent) -> bytes:
+    """The bytes of a packet."""
+    packet = sent.packet
+    match packet.protocol:
+        case 6:
+            return _tcp(packet)
+        case 132:
+            return _sctp(sent)
+        case 17 | 136:
+            body, offset = struct.pack(">HHHH4x", packet.sport, packet.dport, 12, 0), 6
+        case 1 | 58:
+            body, offset = struct.pack(">BBHHH", packet.icmp_type, packet.icmp_code, 0, packet.icmp_id, 0), 2
+        case _:
+            return ip(packet.protocol, packet.saddr, packet.daddr, bytes(20))
+    return summed(packet.protocol, packet.saddr, packet.daddr, body, offset, wrong=packet.bad_checksum)
+
+
+def _tcp(packet: Packet) -> bytes:
+    options = _tcp_options(packet.tcp_options)
+    ports, numbers = struct.pack(">HH", packet.sport, packet.dport), struct.pack(">II", packet.seq, packet.ack)
+    header = ports + numbers + struct.pack(">BBHHH", 20 + len(options) << 2, packet.tcp_flags, packet.window, 0, 0)
+    return summed(6, packet.saddr, packet.daddr, header + options + bytes(packet.payload), 16, wrong=packet.bad_checksum)
+
+
+def _tcp_options(options: TcpOptions | None) -> bytes:
+    if options is None:
+        return b""
+    data = b"" if options.mss is None else struct.pack(">BBH", 2, 4, options.mss)
+    data += b"" if options.wscale is None else bytes((1, 3, 3, options.wscale))
+    data += bytes((1, 1, 4, 2)) if options.sack_permitted else b""
+    data += bytes((1, 1)) + struct.pack(">BBII", 8, 10, 1, 2) if options.timestamp else b""
+    edges = b"".join(struct.pack(">II", *block) for block in options.sack)
+    data += bytes((1, 1, 5, 2 + len(edges))) + edges if edges else b""
+    return data or bytes((1, 1, 1, 1))
+
+
+def _sctp(sent: Sent) -> bytes:
+    packet, body = sent.packet, b""
+    for chunk, flags in zip(packet.sctp_chunks, sent.chunk_flags, strict=True):
+        value = struct.pack(">IIHHI", sent.init_tag, 1000, 1, 1, 1) if chunk in (1, 2) else bytes(12)
+        body += struct.pack(">BBH", chunk, flags, 4 + len(value)) + value
+    header = struct.pack(">HHI", packet.sport, packet.dport, packet.vtag)
+    total = crc32c(header + bytes(4) + body) ^ packet.bad_checksum
+    return ip(132, packet.saddr, packet.daddr, header + struct.pack("<I", total) + body)

@@ -1,26 +1,48 @@
-"""What two ends say to each other, so that connection tracking finds it plausible: sequence numbers, acknowledgements, chunks.
+"""What ends say to each other, so that connection tracking finds it plausible: sequence numbers, acknowledgements, chunks.
 
-One Dialogue is one connection; side 0 is the end that spoke first. Nothing carries payload, so TCP's numbers advance by SYN and
-FIN alone, and a packet in the middle of a connection that was never opened has the numbers it would have after a handshake.
+A Script turns packets as they are asked for into packets as they are sent. It derives a reply from what its cause became, and
+keeps a Dialogue for each connection. Nothing carries payload, so TCP's numbers advance by SYN and FIN alone, and a packet in the
+middle of a connection that was never opened has the numbers it would have after a handshake.
 """
 
 from __future__ import annotations
 
-import struct
-from typing import Final
+from typing import Final, NamedTuple
 
-from tests.kernel.wire import Segment
+from tests.kernel.lines import Outcome, Packet, Seen
 
+#: The verification tags that SCTP's two sides choose; the first is that of the side that spoke first.
+TAGS: Final = (0x1111, 0x2222)
+INIT, INIT_ACK, SACK, COOKIE_ECHO, COOKIE_ACK = 1, 2, 3, 10, 11
 _FIRST_SEQ: Final = (1000, 5000)
-_TAGS: Final = (0x1111, 0x2222)
-_INIT, _INIT_ACK, _SACK, _COOKIE_ECHO, _COOKIE_ACK = 1, 2, 3, 10, 11
 #: SCTP chunks by side and turn; what comes after them are SACKs.
-_CHUNKS: Final = ((_INIT, _COOKIE_ECHO), (_INIT_ACK, _COOKIE_ACK))
+_CHUNKS: Final = ((INIT, COOKIE_ECHO), (INIT_ACK, COOKIE_ACK))
+_CHUNK_LENGTHS: Final = {INIT: 20, INIT_ACK: 20, SACK: 16, COOKIE_ECHO: 8, COOKIE_ACK: 4}
 _ANSWERS: Final = {"S": "SA"}
 
 
+class Segment(NamedTuple):
+    """What stands after the IP header: ports (ICMP: the echo id is ``sport``), TCP's flags and numbers, SCTP's tag and chunk."""
+
+    proto: str
+    sport: int = 0
+    dport: int = 0
+    flags: str = ""
+    seq: int = 0
+    ack: int = 0
+    answer: bool = False  # ICMP: an echo reply
+    chunk: int = INIT
+    vtag: int = 0
+    init_tag: int = 0
+
+    @property
+    def chunk_length(self) -> int:
+        """Bytes of the SCTP chunk."""
+        return _CHUNK_LENGTHS[self.chunk]
+
+
 class Dialogue:
-    """The state of one connection as its two ends see it."""
+    """The state of one connection as its two ends see it; side 0 is the end that spoke first."""
 
     __slots__ = ("_next", "_turns", "proto")
 
@@ -36,8 +58,9 @@ class Dialogue:
         if self.proto == "tcp":
             return self._tcp(side, sport, dport, flags)
         if self.proto == "sctp":
-            kind = _CHUNKS[side][turn] if turn < 2 else _SACK
-            return Segment("sctp", sport, dport, chunk=_chunk(kind, _TAGS[side]), vtag=0 if kind == _INIT else _TAGS[1 - side])
+            kind = _CHUNKS[side][turn] if turn < 2 else SACK
+            vtag = 0 if kind == INIT else TAGS[1 - side]
+            return Segment("sctp", sport, dport, chunk=kind, vtag=vtag, init_tag=TAGS[side])
         if self.proto == "icmp":
             return Segment("icmp", sport, answer=side == 1)
         return Segment(self.proto, sport, dport)
@@ -50,14 +73,56 @@ class Dialogue:
         return Segment("tcp", sport, dport, flags, seq, ack)
 
 
-def answer_flags(flags: str) -> str:
-    """The TCP flags of an answer where nobody says which: SA to a SYN, otherwise A."""
-    return _ANSWERS.get(flags, "A")
+class Sent(NamedTuple):
+    """A packet with everything derived. ``indev`` None: the node sends it itself."""
+
+    packet: Packet
+    indev: str | None
+    src: str
+    dst: str
+    ttl: int
+    segment: Segment
+    dialogue: Dialogue
+    side: int
+
+    @property
+    def family(self) -> int:
+        return 6 if ":" in self.dst else 4
 
 
-def _chunk(kind: int, tag: int) -> bytes:
-    if kind in (_INIT, _INIT_ACK):
-        return struct.pack(">BBHIIHHI", kind, 0, 20, tag, 65535, 1, 1, 1)
-    if kind == _SACK:
-        return struct.pack(">BBHIIHH", kind, 0, 16, 1, 65535, 0, 0)
-    return struct.pack(">BBHI", kind, 0, 8, 0) if kind == _COOKIE_ECHO else struct.pack(">BBH", kind, 0, 4)
+class Script:
+    """Derives packets one after the other."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, str, int, int], tuple[Dialogue, int]] = {}
+
+    def opening(self, packet: Packet) -> Sent:
+        """A packet that says everything itself. A side of a connection that was heard before goes on speaking."""
+        assert packet.src is not None and packet.dst is not None and packet.proto is not None
+        sport, dport, flags = packet.sport or 0, packet.dport or 0, packet.flags or "S"
+        ends = (packet.src, packet.dst, packet.proto, sport, dport)
+        side = int(packet.proto == "tcp" and flags == "SA")
+        dialogue, side = self._known.setdefault(ends, (Dialogue(packet.proto), side))
+        segment = dialogue.segment(side, sport, dport, flags)
+        return Sent(packet, packet.indev, packet.src, packet.dst, packet.ttl, segment, dialogue, side)
+
+    def reply(self, packet: Packet, cause: Sent, outcome: Outcome) -> Sent | None:
+        """The answer to what ``cause`` became; None if it became nothing that could be answered."""
+        became = outcome["packet"]
+        if became is None:
+            return None
+        indev = packet.indev or (outcome["oif"] if outcome["verdict"] == "forward" else None)
+        src, dst, proto = packet.src or became["dst"], packet.dst or became["src"], packet.proto or became["proto"]
+        sport, dport = _turned(became)
+        sport = packet.sport if packet.sport is not None else sport
+        dport = packet.dport if packet.dport is not None else dport
+        dialogue, side = (cause.dialogue, 1 - cause.side) if proto == cause.dialogue.proto else (Dialogue(proto), 0)
+        self._known[src, dst, proto, sport, dport] = dialogue, side
+        segment = dialogue.segment(side, sport, dport, packet.flags or _ANSWERS.get(cause.segment.flags, "A"))
+        return Sent(packet, indev, src, dst, packet.ttl, segment, dialogue, side)
+
+
+def _turned(became: Seen) -> tuple[int, int]:
+    """The ports of an answer; an echo's id stays where it is."""
+    sport, dport = became["sport"] or 0, became["dport"] or 0
+    return (sport, 0) if became["proto"] == "icmp" else (dport, sport)

@@ -77,14 +77,17 @@ def main() -> int:
     parser.add_argument("--flavour", choices=("legacy", "nft"))
     parser.add_argument("--no-replies", action="store_true", help="single packets only")
     parser.add_argument("--show", type=int, default=10, help="differences to print for each")
+    parser.add_argument("--command", action="store_true", help="ask `dataplane trace` itself: implies --fresh and --no-replies")
     options = parser.parse_args()
+    mode: Mode = "fresh" if options.fresh or options.command else "sequence"
     failed = 0
     for path in options.paths:
         snapshot = snapshot_of(path)
-        packets = packets_for(snapshot, options.n, options.seed, replies=not options.no_replies)
+        packets = packets_for(snapshot, options.n, options.seed, replies=not (options.no_replies or options.command))
         try:
-            kernel = kernel_lines(snapshot, packets, "fresh" if options.fresh else "sequence", options.flavour)
-            result = judge(packets, emulator.ask(snapshot, packets), kernel)
+            kernel = kernel_lines(snapshot, packets, mode, options.flavour)
+            said = emulator.ask(snapshot, packets) if options.command else emulator.follow(snapshot, packets, kernel, mode)
+            result = judge(packets, said, kernel)
         except (RefereeError, emulator.EmulatorError) as error:
             print(f"{path}: {error}", file=sys.stderr)
             failed += 1

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from tests.kernel import wire
-from tests.kernel.dialogue import Dialogue, answer_flags
+from tests.kernel.dialogue import Script, Sent
 from tests.kernel.fresh import batches_of, forget
 from tests.kernel.lines import Line, Outcome, Packet, Seen, outcome
 from tests.kernel.node import Node
@@ -35,15 +35,11 @@ _IP_FREEBIND, _IP_HDRINCL, _IPV6_HDRINCL, _IPV6_FREEBIND = 15, 3, 36, 78
 
 
 @dataclass(slots=True)
-class _Sending:
-    """A packet with everything derived, and what has been seen of it."""
+class _Watched:
+    """A packet that was sent, and what has been seen of it."""
 
-    packet: Packet
-    indev: str | None
-    header: Header
-    dialogue: Dialogue
-    side: int
-    arrived: bool = False
+    sent: Sent
+    tag: int
     last: Event | None = None  # where it was delivered or left, if it was
     answers: list[Event] = field(default_factory=list)
     outcome: Outcome | None = None
@@ -58,7 +54,8 @@ class Referee:
         self._lo = node.inside.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._raw: dict[tuple[str, int], socket.socket] = {}
         self._tag = 0
-        self._begin()
+        self._script = Script()
+        self._watched: dict[int, _Watched] = {}
 
     def close(self) -> None:
         for one in (self._wire, self._lo, *self._raw.values()):
@@ -77,85 +74,55 @@ class Referee:
             else:
                 for batch in batches_of(everything, self._node.snapshot):
                     forget(self._node)
-                    self._begin()
+                    self._script = Script()
                     self._run(batch)
         return [self._line(packet) for packet in everything]
 
-    def _begin(self) -> None:
-        self._sent: dict[int, _Sending] = getattr(self, "_sent", {})
-        self._dialogues: dict[tuple[Any, ...], tuple[Dialogue, int]] = {}
-
     def _line(self, packet: Packet) -> Line:
-        sending = self._sent.get(packet.id)
-        return {"id": packet.id, "outcomes": [sending.outcome] if sending is not None and sending.outcome is not None else []}
+        watched = self._watched.get(packet.id)
+        return {"id": packet.id, "outcomes": [watched.outcome] if watched is not None and watched.outcome is not None else []}
 
     # ------------------------------------------------------------------ sending
 
     def _run(self, packets: list[Packet]) -> None:
-        chunk: dict[int, _Sending] = {}
+        chunk: dict[int, _Watched] = {}
         for packet in packets:
-            waits = packet.reply_to is not None and any(s.packet.id == packet.reply_to for s in chunk.values())
+            waits = packet.reply_to is not None and any(one.sent.packet.id == packet.reply_to for one in chunk.values())
             if chunk and (waits or len(chunk) >= _CHUNK):
                 self._watch(chunk)
                 chunk = {}
-            sending = self._derived(packet)
-            if sending is not None:
-                chunk[sending.header.tag] = sending
-                self._sent[packet.id] = sending
-                self._put(sending)
+            sent = self._derived(packet)
+            if sent is None:
+                self._watched.pop(packet.id, None)
+                continue
+            watched = self._watched[packet.id] = _Watched(sent, self._next_tag())
+            chunk[watched.tag] = watched
+            self._put(sent, watched.tag)
         if chunk:
             self._watch(chunk)
+
+    def _derived(self, packet: Packet) -> Sent | None:
+        if packet.reply_to is None:
+            return self._script.opening(packet)
+        cause = self._watched.get(packet.reply_to)
+        return self._script.reply(packet, cause.sent, cause.outcome) if cause is not None and cause.outcome is not None else None
 
     def _next_tag(self) -> int:
         self._tag = self._tag % wire.MAX_TAG + 1
         return self._tag
 
-    def _derived(self, packet: Packet) -> _Sending | None:
-        """The packet with what is left open filled in; None for a reply to something that has not arrived anywhere."""
-        if packet.reply_to is None:
-            return self._opening(packet)
-        cause = self._sent.get(packet.reply_to)
-        if cause is None or cause.outcome is None or cause.outcome["packet"] is None:
-            return None
-        became = cause.outcome["packet"]
-        indev = packet.indev or (cause.outcome["oif"] if cause.outcome["verdict"] == "forward" else None)
-        sport, dport = (became["sport"], became["dport"]) if became["proto"] == "icmp" else (became["dport"], became["sport"])
-        header = self._header(
-            packet.src or became["dst"], packet.dst or became["src"], packet.proto or became["proto"],
-            packet.sport if packet.sport is not None else sport or 0, packet.dport if packet.dport is not None else dport or 0,
-            packet.ttl, packet.flags or answer_flags(cause.header.flags),
-        )  # fmt: skip
-        dialogue, side = (cause.dialogue, 1 - cause.side) if header.proto == cause.dialogue.proto else (Dialogue(header.proto), 0)
-        self._dialogues[_ends(header)] = dialogue, side
-        return _Sending(packet, indev, header, dialogue, side)
-
-    def _opening(self, packet: Packet) -> _Sending:
-        assert packet.src is not None and packet.dst is not None and packet.proto is not None
-        header = self._header(
-            packet.src, packet.dst, packet.proto, packet.sport or 0, packet.dport or 0, packet.ttl, packet.flags or "S"
-        )  # fmt: skip
-        side = int(packet.proto == "tcp" and header.flags == "SA")
-        dialogue, side = self._dialogues.setdefault(_ends(header), (Dialogue(packet.proto), side))
-        return _Sending(packet, packet.indev, header, dialogue, side)
-
-    def _header(self, src: str, dst: str, proto: str, sport: int, dport: int, ttl: int, flags: str) -> Header:
-        family = 6 if ":" in dst else 4
-        return Header(family, src, dst, proto, sport, dport, ttl, self._next_tag(), flags if proto == "tcp" else "")
-
-    def _put(self, sending: _Sending) -> None:
-        header = sending.header
-        segment = sending.dialogue.segment(sending.side, header.sport, header.dport, header.flags)
-        data = wire.build(header.src, header.dst, segment, ttl=header.ttl, tag=header.tag)
-        if sending.indev is None:
-            self._send_from_node(header, data)
+    def _put(self, sent: Sent, tag: int) -> None:
+        data = wire.build(sent.src, sent.dst, sent.segment, ttl=sent.ttl, tag=tag)
+        if sent.indev is None:
+            self._send_from_node(sent, data)
         else:
-            self._send_from_outside(sending.indev, header, data)
+            self._send_from_outside(sent.indev, sent, data)
 
-    def _send_from_outside(self, indev: str, header: Header, data: bytes) -> None:
+    def _send_from_outside(self, indev: str, sent: Sent, data: bytes) -> None:
         if indev not in self._node.macs:
             raise RefereeError(f'no interface "{indev}" on this node: it has {", ".join(self._node.macs)}')
-        mac = _group_mac(header) or self._node.macs[indev]
-        ethertype = b"\x86\xdd" if header.family == 6 else b"\x08\x00"
+        mac = _group_mac(sent) or self._node.macs[indev]
+        ethertype = b"\x86\xdd" if sent.family == 6 else b"\x08\x00"
         frame = mac + (bytes(6) if indev == "lo" else OUTSIDE_MAC) + ethertype + data
         try:
             if indev == "lo":
@@ -168,53 +135,53 @@ class Referee:
     def _index(self, name: str) -> int:
         return next(index for index, known in self._node.links.items() if known == name)
 
-    def _send_from_node(self, header: Header, data: bytes) -> None:
-        """An error of the call is one of the kernel's verdicts (no route, a drop): the log tells whether the packet got anywhere."""
-        protocol = wire.NUMBERS.get(header.proto, wire.ICMP if header.family == 4 else wire.ICMPV6)
-        scope = self._scope_of(header) if header.family == 6 else 0
+    def _send_from_node(self, sent: Sent, data: bytes) -> None:
+        """An error of the call is one of the kernel's verdicts (no route, a drop): the log tells how far the packet got."""
+        protocol = wire.NUMBERS.get(sent.segment.proto, wire.ICMP if sent.family == 4 else wire.ICMPV6)
+        scope = self._scope_of(sent) if sent.family == 6 else 0
         try:
-            raw = self._raw_socket(header, protocol, scope)
-            raw.sendto(data, (header.dst, 0, 0, scope) if header.family == 6 else (header.dst, 0))
+            raw = self._raw_socket(sent, protocol, scope)
+            raw.sendto(data, (sent.dst, 0, 0, scope) if sent.family == 6 else (sent.dst, 0))
         except OSError:
             return
 
-    def _raw_socket(self, header: Header, protocol: int, scope: int) -> socket.socket:
-        key = (header.src, protocol)
+    def _raw_socket(self, sent: Sent, protocol: int, scope: int) -> socket.socket:
+        key = (sent.src, protocol)
         if key not in self._raw:
             if len(self._raw) >= _MAX_SOCKETS:
                 self._raw.pop(next(iter(self._raw))).close()
-            raw = self._node.inside.socket(socket.AF_INET6 if header.family == 6 else socket.AF_INET, socket.SOCK_RAW, protocol)
+            raw = self._node.inside.socket(socket.AF_INET6 if sent.family == 6 else socket.AF_INET, socket.SOCK_RAW, protocol)
             try:
-                _prepare(raw, header, scope)
+                _prepare(raw, sent, scope)
             except OSError:
                 raw.close()
                 raise
             self._raw[key] = raw
         return self._raw[key]
 
-    def _scope_of(self, header: Header) -> int:
+    def _scope_of(self, sent: Sent) -> int:
         """The interface of a link-local address: the one that has the source."""
-        if not header.dst.lower().startswith(("fe80:", "ff02:")):
+        if not sent.dst.lower().startswith(("fe80:", "ff02:")):
             return 0
         for link in self._node.snapshot.links or []:
-            if any(entry["local"] == header.src for entry in link.get("addr_info", ())):
+            if any(entry["local"] == sent.src for entry in link.get("addr_info", ())):
                 return int(link["ifindex"])
         return 0
 
     # ------------------------------------------------------------------ watching
 
-    def _watch(self, chunk: dict[int, _Sending]) -> None:
+    def _watch(self, chunk: dict[int, _Watched]) -> None:
         for _ in range(_ROUNDS):
             number = self._next_tag()
             self._lo.sendto(bytes(12) + b"\x08\x00" + wire.sentinel(number), ("lo", 0))
             self._read(chunk, number)
-        for sending in chunk.values():
-            sending.outcome = self._outcome(sending)
+        for watched in chunk.values():
+            watched.outcome = self._outcome(watched)
 
-    def _read(self, chunk: dict[int, _Sending], number: int) -> None:
+    def _read(self, chunk: dict[int, _Watched], number: int) -> None:
         """Give every event to its packet: by tag, or, for a RST, to the packet at which the kernel was just then."""
-        current: _Sending | None = None
-        resets: dict[tuple[Any, ...], _Sending] = {}
+        current: _Watched | None = None
+        resets: dict[tuple[Any, ...], _Watched] = {}
         for event in self._node.observer.events(number):
             owner = chunk.get(event.header.tag)
             if event.header.error is not None:
@@ -229,27 +196,31 @@ class Referee:
                     resets[_ends(event.header)] = owner
                     _note_answer(owner, event)
 
-    def _outcome(self, sending: _Sending) -> Outcome:
-        event = sending.last
+    def _outcome(self, watched: _Watched) -> Outcome:
+        event = watched.last
         if event is not None:
             seen = _seen(event)
             if event.hook == INPUT:
                 return outcome("local", packet=seen)
             return outcome("forward", oif=self._node.links.get(event.outdev), packet=seen)
-        if sending.answers:
-            return outcome("reject", reply=_reply(sending.answers[-1].header))
+        if watched.answers:
+            return outcome("reject", reply=_reply(watched.answers[-1].header))
         return outcome("drop")
 
 
-def _note(sending: _Sending, event: Event) -> None:
-    sending.arrived = True
-    if event.hook == INPUT or (event.hook == POSTROUTING and event.outdev != _LO):
-        sending.last = event
+def _note(watched: _Watched, event: Event) -> None:
+    if _is_final(event):
+        watched.last = event
 
 
-def _note_answer(sending: _Sending, event: Event) -> None:
-    if event.hook == INPUT or (event.hook == POSTROUTING and event.outdev != _LO):
-        sending.answers.append(event)
+def _note_answer(watched: _Watched, event: Event) -> None:
+    if _is_final(event):
+        watched.answers.append(event)
+
+
+def _is_final(event: Event) -> bool:
+    """Delivered, or gone by a device that is not lo."""
+    return event.hook == INPUT or (event.hook == POSTROUTING and event.outdev != _LO)
 
 
 def _is_redirect(header: Header) -> bool:
@@ -276,28 +247,28 @@ def _ends(header: Header) -> tuple[Any, ...]:
     return header.src, header.dst, header.proto, header.sport, header.dport
 
 
-def _group_mac(header: Header) -> bytes | None:
+def _group_mac(sent: Sent) -> bytes | None:
     """The MAC of a multicast or broadcast address (RFC 1112, 2464), None for one host's."""
-    if header.family == 6:
-        packed = socket.inet_pton(socket.AF_INET6, header.dst)
+    if sent.family == 6:
+        packed = socket.inet_pton(socket.AF_INET6, sent.dst)
         return b"\x33\x33" + packed[12:] if packed[0] == 0xFF else None
-    packed = socket.inet_aton(header.dst)
+    packed = socket.inet_aton(sent.dst)
     if packed == b"\xff\xff\xff\xff":
         return packed + b"\xff\xff"
     return b"\x01\x00\x5e" + bytes((packed[1] & 0x7F,)) + packed[2:] if packed[0] >> 4 == 14 else None
 
 
-def _prepare(raw: socket.socket, header: Header, scope: int) -> None:
+def _prepare(raw: socket.socket, sent: Sent, scope: int) -> None:
     """Bound, so that the first route lookup sees the source too, as that of a real socket would; to any address at all."""
-    if header.family == 6:
+    if sent.family == 6:
         raw.setsockopt(_SOL_IPV6, _IPV6_HDRINCL, 1)
         raw.setsockopt(_SOL_IPV6, _IPV6_FREEBIND, 1)
-        raw.bind((header.src, 0, 0, scope))
+        raw.bind((sent.src, 0, 0, scope))
         return
     raw.setsockopt(socket.IPPROTO_IP, _IP_HDRINCL, 1)
     raw.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-    raw.bind((header.src, 0))
+    raw.bind((sent.src, 0))
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from tests.kernel.dialogue import COOKIE_ECHO, INIT, INIT_ACK, SACK, Segment
+
 ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
 NUMBERS: Final = {"tcp": TCP, "udp": UDP, "sctp": SCTP}
 NAMES: Final = {TCP: "tcp", UDP: "udp", SCTP: "sctp", ICMP: "icmp", ICMPV6: "icmp"}
@@ -20,21 +22,6 @@ SENTINEL: Final = 253  # an IP protocol for experiments (RFC 3692): packets that
 
 _ECHO: Final = {4: (8, 0), 6: (128, 129)}
 _ERRORS: Final = {4: frozenset((3, 4, 5, 11, 12)), 6: frozenset((1, 2, 3, 4))}
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """What stands after the IP header: ports (ICMP: the echo id is ``sport``), TCP's flags and numbers, SCTP's tag and chunk."""
-
-    proto: str
-    sport: int = 0
-    dport: int = 0
-    flags: str = ""
-    seq: int = 0
-    ack: int = 0
-    answer: bool = False  # ICMP: an echo reply
-    chunk: bytes = b""
-    vtag: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +41,7 @@ class Header:
 
 
 def build(src: str, dst: str, segment: Segment, *, ttl: int = 64, tag: int = 0) -> bytes:
-    """An IP packet without payload."""
+    """An IP packet without payload, and no options; its length is what a rule that asks for it sees."""
     family = 6 if ":" in dst else 4
     source, target = (socket.inet_pton(socket.AF_INET6 if family == 6 else socket.AF_INET, a) for a in (src, dst))
     protocol = NUMBERS.get(segment.proto, ICMP if family == 4 else ICMPV6)
@@ -86,7 +73,7 @@ def flag_bits(letters: str) -> int:
 def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -104,15 +91,24 @@ def _transport(family: int, addresses: bytes, protocol: int, segment: Segment) -
     pseudo = addresses + struct.pack(">IHBB", 0, 0, 0, protocol)
     if protocol == TCP:
         bits = flag_bits(segment.flags)
-        body = struct.pack(">HHIIBBHHH", segment.sport, segment.dport, segment.seq, segment.ack, 5 << 4, bits, 64240, 0, 0)
+        body = struct.pack(">HHIIBBHHH", segment.sport, segment.dport, segment.seq, segment.ack, 5 << 4, bits, 65535, 0, 0)
         return _checked(pseudo, body, 16)
     if protocol == UDP:
         return _checked(pseudo, struct.pack(">HHHH", segment.sport, segment.dport, 8, 0), 6)
     if protocol == SCTP:
-        body = struct.pack(">HHII", segment.sport, segment.dport, segment.vtag, 0) + segment.chunk
+        body = struct.pack(">HHII", segment.sport, segment.dport, segment.vtag, 0) + _chunk(segment)
         return body[:8] + struct.pack("<I", crc32c(body)) + body[12:]
     body = struct.pack(">BBHHH", _ECHO[family][segment.answer], 0, 0, segment.sport, 1)
     return _checked(pseudo if family == 6 else b"", body, 2)
+
+
+def _chunk(segment: Segment) -> bytes:
+    kind = segment.chunk
+    if kind in (INIT, INIT_ACK):
+        return struct.pack(">BBHIIHHI", kind, 0, 20, segment.init_tag, 65535, 1, 1, 1)
+    if kind == SACK:
+        return struct.pack(">BBHIIHH", kind, 0, 16, 1, 65535, 0, 0)
+    return struct.pack(">BBHI", kind, 0, 8, 0) if kind == COOKIE_ECHO else struct.pack(">BBH", kind, 0, 4)
 
 
 def _checked(pseudo: bytes, body: bytes, offset: int) -> bytes:

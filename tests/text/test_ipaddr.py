@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.errors import DataplaneError, ParseError
@@ -109,6 +109,11 @@ def test_what_was_made_prints_in_the_order_of_the_tool() -> None:
     )
 
 
+def test_half_a_character_is_printed_as_json_spells_it() -> None:
+    text = '[{"ifindex":2,"ifname":"e","flags":[],"ifalias":"\\ud800é","mtu":1500,"link_type":"ether","addr_info":[]}]\n'
+    assert print_links(parse_links(text)) == text.replace("é", "\\u00e9")
+
+
 def test_objects_of_links_that_were_filtered_out_are_skipped() -> None:
     assert parse_links('[{},{"ifindex":2,"ifname":"e0","flags":[],"addr_info":[{}]}]')[0].name == "e0"
 
@@ -170,6 +175,7 @@ VALUES = st.none() | st.integers() | st.floats() | st.text()
 JSON = st.recursive(VALUES, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner)).map(json.dumps)
 
 
+@settings(deadline=None)
 @given(st.text() | JSON)
 def test_arbitrary_json_is_read_or_refused(text: str) -> None:
     try:
@@ -179,6 +185,7 @@ def test_arbitrary_json_is_read_or_refused(text: str) -> None:
     assert parse_links(print_links(links)) == links
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damaged_text_is_read_or_refused(data: st.DataObject) -> None:
     text = sample("ip-addr-d.json")

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.errors import DataplaneError, ParseError
@@ -188,6 +188,7 @@ def test_a_changed_field_is_printed_in_its_place() -> None:
             '"dst":"default","type":"odd"',
             'route default: [0].type: expected a type of route such as unicast, local or blackhole, got "odd"',
         ),
+        ('"dst":"default","table":"\\ud800"', 'route default: [0].table: expected a string, got "\\ud800"'),
         ('"dst":"default","metric":-1', "route default: [0].metric: expected a number from 0 to 4294967295, got -1"),
         ('"dst":"default","gateway":5', "route default: [0].gateway: expected an IPv4 address, got 5"),
         ('"dst":"default","via":{"family":"x","host":"y"}', 'route default: [0].via.family: expected inet or inet6, got "x"'),
@@ -223,6 +224,7 @@ VALUES = (
 JSON = st.recursive(VALUES, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner))
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from(FIELDS), JSON)).map(json.dumps))
 def test_arbitrary_json_is_read_or_refused(text: str) -> None:
     try:
@@ -232,6 +234,7 @@ def test_arbitrary_json_is_read_or_refused(text: str) -> None:
     assert parse_routes(print_routes(routes)) == routes
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damaged_text_is_read_or_refused(data: st.DataObject) -> None:
     text = sample("ip-route.json")

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.errors import DataplaneError, ParseError
@@ -143,6 +143,7 @@ FIELDS = [
 VALUES = st.none() | st.integers() | st.sampled_from(["all", "10.0.0.0", "0x10", "main", "vpn", "tcp", ""])
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from(FIELDS), VALUES)).map(json.dumps))
 def test_arbitrary_json_is_read_or_refused(text: str) -> None:
     try:

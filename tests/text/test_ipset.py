@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.errors import DataplaneError, ParseError
@@ -146,6 +146,7 @@ def test_sets_made_by_hand_print_without_their_family_twice() -> None:
         ("add a 1.1.1.1\nswap a b\nadd a 3.3.3.3", "a 3.3.3.3 b 1.1.1.1"),
         ("add a 1.1.1.1\nrename a c", "c 1.1.1.1"),
         ("add a 1.1.1.1\ndestroy a", ""),
+        ("add a 1.1.1.1\ndestroy", ""),
         ("create a hash:ip -exist\nadd a 1.1.1.1\r", "a 1.1.1.1"),
         ("  -A   a\t1.1.1.1  \n\n# a comment\nCOMMIT", "a 1.1.1.1"),
         ('add "a" "1.1.1.1"', "a 1.1.1.1"),
@@ -205,6 +206,8 @@ def test_lists_of_sets_are_printed_last_so_that_they_can_be_restored() -> None:
         ('create a hash:ip comment\nadd a 1.2.3.4 comment "x', "2:23", "missing close quote"),
         ("create a hash:ip\ncreate l list:set\nadd l a before b", "3:16", "the set 'b' is not in the list 'l'"),
         ("create a hash:ip\ncreate l list:set\nadd l a\ndestroy a", "4:9", "the set 'a' is in the list 'l'"),
+        ("create a hash:ip\ncreate b hash:ip\nrename a b", "3:10", "there is a set 'b' already"),
+        ("create a hash:ip\ndel a x", "2:7", "expected an IPv4 address, got 'x'"),
         ("create l list:set\nadd l l", "2:7", "a list of sets cannot be in a list of sets"),
         ("create a hash:ip\ncreate b hash:net\nswap a b", "3:8", "sets of different types cannot be swapped"),
     ],
@@ -232,6 +235,7 @@ def test_a_text_of_another_kind_is_given_up_after_some_mistakes() -> None:
 _SHUFFLED = st.sampled_from(SAVED.splitlines()).flatmap(lambda line: st.permutations(line.split()).map(" ".join))
 
 
+@settings(deadline=None)
 @given(st.text() | st.lists(_SHUFFLED).map("\n".join))
 def test_arbitrary_text_is_read_or_refused(text: str) -> None:
     try:
@@ -241,6 +245,7 @@ def test_arbitrary_text_is_read_or_refused(text: str) -> None:
     assert parse_save(print_save(sets)) == sets
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_save_is_read_or_refused(data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(SAVED)))

@@ -42,7 +42,8 @@ A_SNAPSHOT_IS = (
     "a snapshot is a directory with the output of commands, any of which may be missing: iptables-save.txt (`iptables-save`), "
     "ip6tables-save.txt (`ip6tables-save`), ipset-save.txt (`ipset save`), ip-addr.json (`ip -j addr`), "
     "ip-route.json (`ip -j route show table all`), ip-route6.json (`ip -6 -j route show table all`), "
-    "ip-rule.json (`ip -j rule`), ip-rule6.json (`ip -6 -j rule`), sysctl.txt (`sysctl -a`), conntrack.txt (`conntrack -L -o extended`)"
+    "ip-rule.json (`ip -j rule`), ip-rule6.json (`ip -6 -j rule`), sysctl.txt (`sysctl -a`), "
+    "conntrack.txt (`conntrack -L -o extended`)"
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.errors import DataplaneError, ParseError
@@ -78,6 +78,7 @@ def test_bad_input_is_told_with_its_place(text: str, message: str) -> None:
 NAMES = st.sampled_from(["net.ipv4.ip_forward", "net/ipv4/conf/a.b/rp_filter", "a", "a.b", "x/y.z", "kernel.a"])
 
 
+@settings(deadline=None)
 @given(
     st.text() | st.lists(st.tuples(NAMES, st.sampled_from([" = ", "=", " ="]), st.text(max_size=5)).map("".join)).map("\n".join)
 )
