@@ -225,20 +225,23 @@ def _expired(conn: Conn, now: float) -> bool:
 # ---------------------------------------------------------------------- hook functions
 
 
-def track(kernel: Kernel, skb: Skb, state: HookState) -> Verdict:  # noqa: ARG001
+def track(kernel: Kernel, skb: Skb, state: HookState) -> Verdict:
     """nf_conntrack_in: gives the packet its connection, at PREROUTING and OUTPUT."""
     if skb.conn is not None or skb.ctinfo == CT_UNTRACKED:
         return ACCEPT  # over the loopback device with its entry, or -j NOTRACK
     skb.ctinfo = None
     if skb.is_icmp:
+        problem = proto.icmp_problem(skb, kernel.sysctls, state.hook)
+        if problem is not None:
+            return _told(kernel, skb, problem)
         if proto.untracked_icmp(skb):
             skb.ctinfo = CT_UNTRACKED
             return _told(kernel, skb, "not tracked by its type")
         if _is_error(skb):
             return _told(kernel, skb, _track_error(kernel, skb))
-    detail = _resolve(kernel, skb)
+    detail = _resolve(kernel, skb, state)
     if detail is None:
-        detail = _resolve(kernel, skb) or ""
+        detail = _resolve(kernel, skb, state) or ""
     return _told(kernel, skb, detail)
 
 
@@ -270,7 +273,7 @@ def _track_error(kernel: Kernel, skb: Skb) -> str:
     return "ICMP error about this connection"
 
 
-def _resolve(kernel: Kernel, skb: Skb) -> str | None:
+def _resolve(kernel: Kernel, skb: Skb, state: HookState) -> str | None:
     """Finds or makes the entry and asks the protocol. Returns a remark, or None when tracking must start over (REPEAT)."""
     table = kernel.conntrack
     wanted = tuple_of(skb)
@@ -291,27 +294,33 @@ def _resolve(kernel: Kernel, skb: Skb) -> str | None:
             ctinfo = CT_ESTABLISHED
         else:
             ctinfo = CT_RELATED if conn.expected else CT_NEW
-    result = proto.advance(conn.tracking, skb, reply, conn.seen_reply, conn.assured, kernel.sysctls, kernel.now)
+    left = 0.0 if conn.timeout_at is None else conn.timeout_at - kernel.now
+    result = proto.advance(conn.tracking, skb, reply, conn.seen_reply, conn.assured, kernel.sysctls, kernel.now, left, state.hook)
     if result.verdict == proto.REPEAT:
         table.remove(conn)
         return None
+    if found is not None or result.verdict == proto.ACCEPT:
+        _refresh(conn, result, kernel.now)
     if result.verdict == proto.KILL:
         table.remove(conn)
     elif result.verdict != proto.ACCEPT:
         return result.reason
+    if reply:
+        conn.seen_reply = True
+    if result.counted:
+        direction = int(reply)
+        conn.packets[direction] += 1
+        conn.bytes[direction] += skb.length
+    skb.conn, skb.ctinfo = conn, ctinfo
+    return result.reason
+
+
+def _refresh(conn: Conn, result: proto.Result, now: float) -> None:
     if result.timeout is not None:
         conn.timeout = result.timeout
         if conn.confirmed:
-            conn.timeout_at = kernel.now + result.timeout
-    if result.assured:
-        conn.assured = True
-    if reply:
-        conn.seen_reply = True
-    direction = int(reply)
-    conn.packets[direction] += 1
-    conn.bytes[direction] += skb.length
-    skb.conn, skb.ctinfo = conn, ctinfo
-    return result.reason
+            conn.timeout_at = now + result.timeout
+    conn.assured = conn.assured or result.assured
 
 
 def confirm(kernel: Kernel, skb: Skb, state: HookState) -> Verdict:

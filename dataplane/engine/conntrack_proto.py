@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from dataplane.engine import conntrack_other as other
 from dataplane.engine import conntrack_sctp as sctp
 from dataplane.engine import conntrack_tcp as tcp
-from dataplane.engine.conntrack_other import untracked_icmp
+from dataplane.engine.conntrack_other import icmp_problem, untracked_icmp
 from dataplane.engine.conntrack_tracker import ACCEPT, KILL, REPEAT, Result
 from dataplane.inet import SCTP, TCP
 
 if TYPE_CHECKING:
+    from dataplane.engine.hooks import Hook
     from dataplane.engine.skb import Skb
     from dataplane.rules.sysctls import Sysctls
 
@@ -27,14 +28,16 @@ def start(skb: Skb, sysctls: Sysctls, now: float) -> Tracking | str:
     return other.start(skb, now)
 
 
-def advance(tracking: Tracking | None, skb: Skb, reply: bool, seen_reply: bool, assured: bool, sysctls: Sysctls, now: float) -> Result:
-    """What a packet does to its flow."""
+def advance(
+    tracking: Tracking | None, skb: Skb, reply: bool, seen_reply: bool, assured: bool, sysctls: Sysctls, now: float, left: float, hook: Hook
+) -> Result:
+    """What a packet does to its flow, whose entry has ``left`` seconds."""
     if isinstance(tracking, tcp.TcpTracking):
-        return tcp.advance(tracking, skb, reply, seen_reply, assured, sysctls)
+        return tcp.advance(tracking, skb, reply, seen_reply, assured, sysctls, left, hook)
     if isinstance(tracking, sctp.SctpTracking):
-        return sctp.advance(tracking, skb, reply, assured, sysctls)
+        return sctp.advance(tracking, skb, reply, assured, sysctls, hook=hook)
     assert tracking is not None
-    return other.advance(tracking, skb, seen_reply, assured, sysctls, now)
+    return other.advance(tracking, skb, seen_reply, assured, sysctls, now, hook=hook)
 
 
 def restore(protocol: int, state: str | None) -> Tracking:
@@ -46,4 +49,4 @@ def restore(protocol: int, state: str | None) -> Tracking:
     return other.OtherTracking()
 
 
-__all__ = ["ACCEPT", "KILL", "REPEAT", "Result", "Tracking", "advance", "restore", "start", "untracked_icmp"]
+__all__ = ["ACCEPT", "KILL", "REPEAT", "Result", "Tracking", "advance", "icmp_problem", "restore", "start", "untracked_icmp"]
