@@ -20,14 +20,20 @@ from tests.kernel.snapshot import Json, Snapshot
 Network = IPv4Network | IPv6Network
 
 _OPTION: Final = re.compile(r'(! )?(--?[a-zA-Z][a-z0-9-]*)(?: (?!-)("[^"]*"|\S+))?')
-_ADDRESS: Final = re.compile(r"(?<![\w:.])(\d+\.\d+\.\d+\.\d+(?:/\d+)?|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(?:/\d+)?)")
-_PORT_OPTIONS: Final = frozenset(
-    "--dport --sport --dports --sports --ports --ctorigdstport --ctorigsrcport --to-ports --on-port --destination-port".split()
+_ADDRESS: Final = re.compile(
+    r"(?<![\w:.])(\d+\.\d+\.\d+\.\d+(?:/\d+)?|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(?:/\d+)?)"
 )
+_TCP_FLAGS: Final = re.compile(r"(?<!! )--tcp-flags \S+ (\S+)")
+_PORT_OPTIONS: Final = frozenset(
+    (
+        "--dport", "--sport", "--dports", "--sports", "--ports", "--ctorigdstport", "--ctorigsrcport", "--to-ports",
+        "--on-port", "--destination-port",
+    )
+)  # fmt: skip
 _ALIASES: Final = {
-    "-s": "src", "--source": "src", "-d": "dst", "--destination": "dst", "--ctorigdst": "dst", "-p": "proto", "--protocol": "proto",
-    "-i": "indev", "--in-interface": "indev", "--dport": "dport", "--dports": "dport", "--destination-port": "dport",
-    "--ctorigdstport": "dport", "--sport": "sport", "--sports": "sport", "--tcp-flags": "flags", "--src-range": "src",
+    "-s": "src", "--source": "src", "-d": "dst", "--destination": "dst", "--ctorigdst": "dst", "-p": "proto",
+    "--protocol": "proto", "-i": "indev", "--in-interface": "indev", "--dport": "dport", "--dports": "dport",
+    "--destination-port": "dport", "--ctorigdstport": "dport", "--sport": "sport", "--sports": "sport", "--src-range": "src",
     "--dst-range": "dst",
 }  # fmt: skip
 _PROTO_NAMES: Final = {"icmpv6": "icmp", "ipv6-icmp": "icmp", "6": "tcp", "17": "udp", "132": "sctp", "1": "icmp", "58": "icmp"}
@@ -73,7 +79,7 @@ def packets_for(snapshot: Snapshot, count: int, seed: int, *, replies: bool = Tr
         pool = random.choices(pools, weights)[0]
         opening = _opening(pool, random, len(found) + 1)
         found.append(opening)
-        if replies and random.random() < _SEQUENCE_SHARE:
+        if replies and random.random() < _SEQUENCE_SHARE and not _is_group(opening.dst or "", pool):
             found += _exchange(opening, random)
     return found[:count]
 
@@ -90,13 +96,15 @@ def _opening(pool: _Pools, random: Random, number: int) -> Packet:
 
 def _at_rule(rule: _Rule, pool: _Pools, random: Random, number: int) -> Packet:
     name = rule.indev[:-1] if rule.indev.endswith("+") else rule.indev
-    fitting = [device for device in pool.devices if device and (device == rule.indev or (name != rule.indev and device.startswith(name)))]
+    prefix = name != rule.indev
+    fitting = [one for one in pool.devices if one and (one == rule.indev or (prefix and one.startswith(name)))]
     return _packet(rule, random.choice(fitting or pool.devices), pool, random, number)
 
 
 def _packet(rule: _Rule, indev: str | None, pool: _Pools, random: Random, number: int) -> Packet:
     proto = _proto(rule, random)
-    sport = _port(rule.sport, random) if rule.sport else random.choice((random.randint(1024, 65535),) * 8 + (_any_port(pool, random),))
+    common = _any_port(pool, random) if random.random() < 0.1 else random.randint(1024, 65535)
+    sport = _port(rule.sport, random) if rule.sport else common
     dport = _port(rule.dport, random) if rule.dport else _any_port(pool, random)
     dst = _within(rule.dst, random) if rule.dst else _target(pool, random)
     if not rule.dst and indev is not None and _is_loopback(dst) and random.random() < 0.9:
@@ -120,7 +128,8 @@ def _proto(rule: _Rule, random: Random) -> str:
 
 def _flags(rule: _Rule, random: Random) -> str:
     if rule.flags:
-        letters = "".join(_FLAG_LETTER.get(name, "") for name in rule.flags.split(","))
+        names = _FLAG_LETTER if rule.flags == "ALL" else rule.flags.split(",")
+        letters = "".join(_FLAG_LETTER.get(name, "") for name in names)
         return "".join(sorted(letters, key="FSRPAU".index)) or "."
     return random.choice(_FLAGS)
 
@@ -155,6 +164,13 @@ def _is_loopback(text: str) -> bool:
     return ip_address(text).is_loopback
 
 
+def _is_group(text: str, pool: _Pools) -> bool:
+    """Multicast or a subnet's broadcast: nobody answers from such an address."""
+    address = ip_address(text)
+    nets = (net for nets in pool.behind.values() for net in nets)
+    return address.is_multicast or any(net.version == 4 and address == net.broadcast_address for net in nets)
+
+
 def _plain(pool: _Pools, random: Random) -> str:
     return random.choice(_PLAIN6 if pool.family == 6 else _PLAIN4)
 
@@ -184,7 +200,9 @@ def _port(text: str, random: Random) -> int:
     low, _, high = random.choice(text.split(",")).partition(":")
     if not low.isdigit():
         return random.choice(_PLAIN_PORTS)
-    value = random.choice((int(low), int(high), random.randint(int(low), max(int(high), int(low))))) if high.isdigit() else int(low)
+    value = int(low)
+    if high.isdigit():
+        value = random.choice((int(low), int(high), random.randint(int(low), max(int(high), int(low)))))
     return min(max(value + (random.choice((-1, 1)) if random.random() < 0.04 else 0), 1), 65535)
 
 
@@ -215,12 +233,13 @@ def _pools(snapshot: Snapshot, family: int) -> _Pools:
     own = [entry["local"] for link in links for entry in link.get("addr_info", ()) if entry["family"] == inet]
     lines = text.splitlines()
     options = [found for line in lines if (found := _options(line))]
+    rules = (_rule(line, family) for line in lines if "-A " in line)
     ports = {port for found in options for _, name, value in found if name in _PORT_OPTIONS for port in _numbers(value)}
     ports |= {int(port) for line in lines for port in re.findall(r"--to-destination \S+:(\d+)", line)}
     ports |= {int(port) for port in re.findall(r"(?:tcp|udp|sctp):(\d+)", snapshot.ipset)}
     return _Pools(
-        family, _distinct(_rule(found, family) for found in options), _networks(text + snapshot.ipset, family), sorted(ports), own,
-        [None, *(link["ifname"] for link in links if link["ifname"] != "lo")], _behind(snapshot, links, family),
+        family, _distinct(rules), _networks(text + snapshot.ipset, family), sorted(ports),
+        own, [None, *(link["ifname"] for link in links if link["ifname"] != "lo")], _behind(snapshot, links, family),
     )  # fmt: skip
 
 
@@ -228,17 +247,15 @@ def _options(line: str) -> list[tuple[bool, str, str]]:
     return [(bool(no), name, value.strip('"')) for no, name, value in _OPTION.findall(line)] if "-A " in line else []
 
 
-def _rule(options: list[tuple[bool, str, str]], family: int) -> _Rule:
-    fields: dict[str, str] = {}
-    for negated, name, value in options:
+def _rule(line: str, family: int) -> _Rule:
+    flags = _TCP_FLAGS.search(line)
+    fields = {"flags": flags[1]} if flags else {}
+    for negated, name, value in _options(line):
         if name in _ALIASES and value and not negated:
             fields[_ALIASES[name]] = value
     for key in ("src", "dst"):
         if key in fields and not _is_address(fields[key], family):
             del fields[key]
-    flags = next((i for i, (_, name, _) in enumerate(options) if name == "--tcp-flags"), None)
-    if flags is not None:
-        fields.pop("flags", None)
     return _Rule(**fields)
 
 

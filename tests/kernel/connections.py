@@ -81,7 +81,8 @@ def _parsed(line: str) -> _Connection:
         raise RefereeError(f"not a line of conntrack -L -o extended: {line!r}") from error
     flags = frozenset(re.findall(r"\[(\w+)\]", line))
     state = head[1] if len(head) > 1 else ""
-    return _Connection(protocol, int(head[0]), state, original, reply, flags, int(last.get("mark", "0")), int(last.get("zone", "0")))
+    mark, zone = (int(last.get(key, "0")) for key in ("mark", "zone"))
+    return _Connection(protocol, int(head[0]), state, original, reply, flags, mark, zone)
 
 
 def _side(fields: dict[str, str]) -> _Side:
@@ -91,7 +92,7 @@ def _side(fields: dict[str, str]) -> _Side:
 def _message(connection: _Connection) -> bytes:
     original, reply = connection.original, connection.reply
     family = socket.AF_INET6 if ":" in original.src else socket.AF_INET
-    status = _CONFIRMED | (0 if "UNREPLIED" in connection.flags else _SEEN_REPLY) | (_ASSURED if "ASSURED" in connection.flags else 0)
+    status = _CONFIRMED | _SEEN_REPLY * ("UNREPLIED" not in connection.flags) | _ASSURED * ("ASSURED" in connection.flags)
     plain = _Side(original.dst, original.src, reply.fields | {"sport": original.ports[1], "dport": original.ports[0]})
     if connection.protocol in (_ICMP, _ICMPV6):
         plain = _Side(original.dst, original.src, reply.fields | {"id": original.fields["id"]})

@@ -27,7 +27,7 @@ def dumps() -> list[Path]:
 
 
 def snapshot_of(path: Path) -> Snapshot:
-    """A golden's directory, a snapshot's directory or a single save file (``.v6.`` in its name: of ip6tables), with a network."""
+    """A golden's or a snapshot's directory or one save file (``.v6.`` in its name: of ip6tables), with a network."""
     if (path / "case.json").exists():
         return of_golden(path)
     if path.is_dir():
@@ -35,7 +35,8 @@ def snapshot_of(path: Path) -> Snapshot:
         return found if found.links is not None else completed(found)
     text = repaired(path.read_text(errors="replace"))
     sets = "".join(f"create {name} hash:ip family inet\n" for name in dict.fromkeys(_SET_NAME.findall(text)))
-    return completed(Snapshot(**{"ip6tables" if ".v6." in path.name else "iptables": text}, ipset=sets))
+    rules = Snapshot(ip6tables=text, ipset=sets) if ".v6." in path.name else Snapshot(iptables=text, ipset=sets)
+    return completed(rules)
 
 
 def repaired(text: str) -> str:

@@ -1,8 +1,8 @@
 """What ends say to each other, so that connection tracking finds it plausible: sequence numbers, acknowledgements, chunks.
 
-A Script turns packets as they are asked for into packets as they are sent. It derives a reply from what its cause became, and
-keeps a Dialogue for each connection. Nothing carries payload, so TCP's numbers advance by SYN and FIN alone, and a packet in the
-middle of a connection that was never opened has the numbers it would have after a handshake.
+A Script turns packets as they are asked for into packets as they are sent. It derives a reply from what its cause became,
+and keeps a Dialogue for each connection. Nothing carries payload, so TCP's numbers advance by SYN and FIN alone, and a packet
+in the middle of a connection that was never opened has the numbers it would have after a handshake.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ANSWERS: Final = {"S": "SA"}
 
 
 class Segment(NamedTuple):
-    """What stands after the IP header: ports (ICMP: the echo id is ``sport``), TCP's flags and numbers, SCTP's tag and chunk."""
+    """What stands after the IP header: ports (ICMP: the echo id is ``sport``), TCP's numbers, SCTP's tag and chunk."""
 
     proto: str
     sport: int = 0

@@ -32,7 +32,9 @@ class Result:
     unknown: int = 0
 
 
-def kernel_lines(snapshot: Snapshot, packets: Sequence[Packet], mode: Mode = "sequence", flavour: Flavour | None = None) -> list[Line]:
+def kernel_lines(
+    snapshot: Snapshot, packets: Sequence[Packet], mode: Mode = "sequence", flavour: Flavour | None = None
+) -> list[Line]:
     """What the kernel does with packets on a node made for them alone."""
     with standing(snapshot, flavour=flavour) as node:
         referee = Referee(node)
@@ -73,7 +75,7 @@ def main() -> int:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     parser.add_argument("-n", type=int, default=500, help="packets for each")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--fresh", action="store_true", help="the kernel starts each conversation from the snapshot's own state")
+    parser.add_argument("--fresh", action="store_true", help="each conversation from the snapshot's own state")
     parser.add_argument("--flavour", choices=("legacy", "nft"))
     parser.add_argument("--no-replies", action="store_true", help="single packets only")
     parser.add_argument("--show", type=int, default=10, help="differences to print for each")

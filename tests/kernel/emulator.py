@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from ipaddress import ip_address
 from pathlib import Path
@@ -121,6 +122,7 @@ class _Follower:
         if sent is None or not kernel["outcomes"]:
             return {"id": packet.id, "outcomes": []}
         before = self._states.get(root, self._begin)
+        self._netns.kernel.now = kernel.get("at", 0.0)
         branches = list(self._branches(_modelled(sent), sent.indev, before))
         did = kernel["outcomes"][0]
         taken = next((branch for branch in branches if compare([branch.outcome], did) is None), branches[0])
@@ -187,19 +189,20 @@ def _modelled(sent: Sent) -> Modelled:
     from dataplane.packet import TcpOptions
 
     segment, family = sent.segment, sent.family
-    ends = (family, int(ip_address(sent.src)), int(ip_address(sent.dst)))
-    size = 20 if family == 4 else 40
-    common: dict[str, Any] = {"ttl": sent.ttl}  # Any: fields of Packet
+    protocol = NUMBERS.get(segment.proto, ICMP if family == 4 else ICMPV6)
+    sizes = {"tcp": 20, "udp": 8, "icmp": 8, "sctp": 12 + segment.chunk_length}
+    plain = Model(
+        family, int(ip_address(sent.src)), int(ip_address(sent.dst)), protocol, ttl=sent.ttl,
+        length=(20 if family == 4 else 40) + sizes[segment.proto],
+    )  # fmt: skip
     if segment.proto == "icmp":
-        kind = (0 if family == 4 else 129) if segment.answer else (8 if family == 4 else 128)
-        return Model(*ends, ICMP if family == 4 else ICMPV6, icmp_type=kind, icmp_id=segment.sport, length=size + 8, **common)
-    common |= {"sport": segment.sport, "dport": segment.dport}
+        kinds = {4: (8, 0), 6: (128, 129)}
+        return replace(plain, icmp_type=kinds[family][segment.answer], icmp_id=segment.sport)
+    plain = replace(plain, sport=segment.sport, dport=segment.dport)
     if segment.proto == "tcp":
-        bits = flag_bits(segment.flags)
         options = TcpOptions() if "S" in segment.flags else None
-        numbers = {"seq": segment.seq, "ack": segment.ack, "window": 65535}
-        return Model(*ends, NUMBERS["tcp"], tcp_flags=bits, tcp_options=options, length=size + 20, **numbers, **common)
+        flags = flag_bits(segment.flags)
+        return replace(plain, tcp_flags=flags, seq=segment.seq, ack=segment.ack, window=65535, tcp_options=options)
     if segment.proto == "sctp":
-        length = size + 12 + segment.chunk_length
-        return Model(*ends, NUMBERS["sctp"], sctp_chunks=(segment.chunk,), vtag=segment.vtag, length=length, **common)
-    return Model(*ends, NUMBERS["udp"], length=size + 8, **common)
+        return replace(plain, sctp_chunks=(segment.chunk,), vtag=segment.vtag)
+    return plain

@@ -57,7 +57,8 @@ def batches_of(packets: list[Packet], snapshot: Snapshot) -> Iterator[list[Packe
 def forget(node: Node) -> None:
     """Back to the state of the snapshot: no connections but its own, and rules that have seen nothing.
 
-    Loading the same rules again is not enough: lists (recent) and buckets (hashlimit) have names, and new rules find the old ones.
+    Loading the same rules again is not enough: lists (recent) and buckets (hashlimit) have names, by which new rules find
+    the old ones.
     """
     connections.flush(node.inside)
     rules = remembering_rules(node.snapshot)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, NotRequired, TypedDict
 
 Verdict = Literal["forward", "local", "drop", "reject", "unknown"]
 
@@ -14,7 +14,7 @@ _NAMES: Final = {"in": "indev"}
 
 
 class Seen(TypedDict):
-    """A packet as it left or was delivered. Of ICMP echo, ``sport`` is the id and ``dport`` is 0; None is a port that may be any."""
+    """A packet as it left or was delivered. ICMP echo has its id in ``sport`` and no ``dport``; None: any port."""
 
     src: str
     dst: str
@@ -37,13 +37,16 @@ class Outcome(TypedDict):
 
 
 class Line(TypedDict):
+    """``at`` is when a packet was sent, in seconds of the referee's clock, for rules that count per second; never printed."""
+
     id: int
     outcomes: list[Outcome]
+    at: NotRequired[float]
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A packet to be sent. ``indev`` None is the node itself. What is None is derived from the packet that ``reply_to`` names."""
+    """A packet to be sent; ``indev`` None: by the node itself. What is None is derived from the one that ``reply_to`` names."""
 
     id: int
     indev: str | None = None

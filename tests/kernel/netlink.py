@@ -49,7 +49,7 @@ def messages_of(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def request(netlink: socket.socket, kind: int, body: bytes, what: str, flags: int = 0) -> None:
-    """Send one message and wait until the kernel has taken it. RefereeError with the kernel's errno; other messages are left out."""
+    """Send one message and wait until the kernel has taken it; what else it says is left out. RefereeError if it refuses."""
     netlink.send(struct.pack("=IHHII", _HEADER + len(body), kind, REQUEST_ACK | flags, 0, 0) + body)
     while True:
         for answer, payload in messages_of(netlink.recv(65536)):

@@ -1,7 +1,7 @@
 """A node made from a snapshot: its own namespace on the real kernel, with a second one at the far end of every interface.
 
-Whatever an interface is in the snapshot (bridge, tunnel, VLAN), here it is a veth of the same name, index, MAC and MTU; so rules
-about bridge ports never match. Knows the order in which things have to be made; knows nothing about packets.
+Whatever an interface is in the snapshot (bridge, tunnel, VLAN), here it is a veth of the same name, index, MAC and MTU; so
+rules about bridge ports never match. Knows the order in which things have to be made; knows nothing about packets.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final, Literal
 
@@ -30,7 +31,8 @@ OURS: Final[Mapping[str, str]] = {
     "net.ipv6.icmp.ratelimit": "0", "net.ipv4.tcp_invalid_ratelimit": "0",
 }  # fmt: skip
 _QUIET6: Final[Mapping[str, str]] = {
-    "addr_gen_mode": "1", "accept_ra": "0", "accept_dad": "0", "dad_transmits": "0", "router_solicitations": "0", "autoconf": "0",
+    "addr_gen_mode": "1", "accept_ra": "0", "accept_dad": "0", "dad_transmits": "0", "router_solicitations": "0",
+    "autoconf": "0",
 }  # fmt: skip
 #: Writing these sets every interface's own value, so they come before those.
 _FIRST: Final = ("net.ipv4.ip_forward",)
@@ -46,6 +48,7 @@ class Node:
         self.links: dict[int, str] = {}
         self.peers: dict[str, int] = {}
         self.macs: dict[str, bytes] = {}
+        self.broadcasts: dict[str, set[str]] = {}
         self.unset: list[str] = []
 
     def sysctl(self, key: str) -> str:
@@ -58,7 +61,7 @@ class Node:
 def standing(
     source: Snapshot | Path, *, flavour: Flavour | None = None, sysctls: Mapping[str, str] | None = None
 ) -> Iterator[Node]:
-    """A node made from a snapshot (or its directory), gone again at the end. RefereeError with the tool's words if it cannot be made.
+    """A node made from a snapshot (or its directory), gone again at the end. RefereeError with the tool's words if it fails.
 
     ``flavour`` says which iptables loads the rules; None asks the header of the save. ``sysctls`` go over the snapshot's.
     """
@@ -139,11 +142,23 @@ def _link_command(node: Node, link: Json) -> str:
 def _add_addresses(node: Node) -> None:
     commands = []
     for link in node.snapshot.links or []:
-        for entry in link.get("addr_info", ()):
+        entries = link.get("addr_info", ())
+        node.broadcasts[link["ifname"]] = {text for entry in entries for text in _broadcasts(entry)}
+        # The latest IPv6 address comes first in the list (ipv6_link_dev_addr), and the list's order decides among equals.
+        newest_first = [entry for entry in entries if entry["family"] == "inet6"]
+        for entry in [entry for entry in entries if entry["family"] != "inet6"] + newest_first[::-1]:
             own = link["ifname"] == "lo" and (entry["local"], entry["prefixlen"]) in (("127.0.0.1", 8), ("::1", 128))
             if not own:
                 commands.append(_address_command(link["ifname"], entry))
     _batch(node.inside, None, commands)
+
+
+def _broadcasts(entry: Json) -> Iterator[str]:
+    """The address given as such and the last of the subnet, which the kernel holds for one too (fib_add_ifaddr)."""
+    if "broadcast" in entry:
+        yield entry["broadcast"]
+    if entry["family"] == "inet" and entry["prefixlen"] < 31:
+        yield str(ip_network(f"{entry['local']}/{entry['prefixlen']}", strict=False).broadcast_address)
 
 
 def _address_command(name: str, entry: Json) -> str:
@@ -169,7 +184,7 @@ def _address_command(name: str, entry: Json) -> str:
 
 
 def _add_routes(node: Node) -> None:
-    """The snapshot's routes but for those that the kernel has made of the addresses; and of these, only those in the snapshot."""
+    """The snapshot's routes; of those that the kernel makes of addresses, only the ones that the snapshot has too."""
     for family, routes in ((4, node.snapshot.routes4), (6, node.snapshot.routes6)):
         if routes is None:
             continue
@@ -217,7 +232,8 @@ def _route_command(route: Json) -> str:
     words += _hop_words(route) if kind not in ("unreachable", "blackhole", "prohibit", "throw") else []
     options = (("protocol", "proto"), ("scope", "scope"), ("prefsrc", "src"), ("metric", "metric"), ("tos", "tos"))
     words += [f"{name} {route[key]}" for key, name in options if key in route]
-    words += [f"{key} {value}" for metrics in route.get("metrics", ()) for key, value in metrics.items() if key in ("mtu", "advmss")]
+    metrics = [pair for entry in route.get("metrics", ()) for pair in entry.items()]
+    words += [f"{key} {value}" for key, value in metrics if key in ("mtu", "advmss")]
     for hop in route.get("nexthops", ()):
         words += ["nexthop", *_hop_words(hop), f"weight {hop.get('weight', 1)}"]
     return " ".join(words)
@@ -331,4 +347,5 @@ def _batch(netns: Netns, family: int | None, commands: list[str]) -> None:
     try:
         netns.run("ip", *option, "-batch", "-", text="\n".join(commands) + "\n")
     except RefereeError as error:
-        raise RefereeError(f"{error}\n" + "\n".join(f"{number}: {command}" for number, command in enumerate(commands, 1))) from error
+        listing = "\n".join(f"{number}: {command}" for number, command in enumerate(commands, 1))
+        raise RefereeError(f"{error}\n{listing}") from error

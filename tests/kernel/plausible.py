@@ -54,7 +54,7 @@ def completed(snapshot: Snapshot) -> Snapshot:
 
 
 def of_golden(case: Path, mode: str = "iptables") -> Snapshot:
-    """A golden's rules on a plain node: eth0 as the case says, cni0 with the first address of the pod CIDRs, routes to the others'."""
+    """A golden's rules on a plain node: eth0 as it had, cni0 with the pod CIDRs' first address, routes to the others'."""
     links = json.loads((case / "network/ip-addr.json").read_text())
     own, others = _pod_ranges((case / "manifest.yaml").read_text(), json.loads((case / "case.json").read_text())["node"])
     bridge = [address(str(net[1]), net) for net in own]
@@ -65,15 +65,15 @@ def of_golden(case: Path, mode: str = "iptables") -> Snapshot:
     firsts = {net.version: net for route in reversed(routes[len(own) :]) for net in (ip_network(route["dst"]),)}
     routes += [default_route(net, "eth0", "") for net in firsts.values()]
     routes += [{"dst": str(net), "gateway": via, "dev": "eth0", "metric": 1024} for net, via in others if net.version in firsts]
-    links.append(link(len(links) + 1, "cni0", [entry for entry in bridge if (6 if entry["family"] == "inet6" else 4) in firsts]))
-    texts = {key: case / mode / name for key, name in (("iptables", "iptables-save.txt"), ("ip6tables", "ip6tables-save.txt"))}
-    ipset = case / mode / "ipset-save.txt"
+    bridge = [entry for entry in bridge if (6 if entry["family"] == "inet6" else 4) in firsts]
+    links.append(link(len(links) + 1, "cni0", bridge))
+    files = ("iptables-save.txt", "ip6tables-save.txt", "ipset-save.txt")
+    iptables, ip6tables, ipset = (path.read_text() if path.exists() else "" for path in (case / mode / name for name in files))
     return Snapshot(
         links=links, sysctls={**FORWARDING, "net.ipv4.conf.all.route_localnet": "1"},
         routes4=[route for route in routes if ":" not in route.get("dst", "") + route.get("gateway", "")],
         routes6=[route for route in routes if ":" in route.get("dst", "") + route.get("gateway", "")],
-        ipset=ipset.read_text() if ipset.exists() else "",
-        **{key: path.read_text() if path.exists() else "" for key, path in texts.items()},
+        iptables=iptables, ip6tables=ip6tables, ipset=ipset,
     )  # fmt: skip
 
 
@@ -88,7 +88,8 @@ def link(index: int, name: str, entries: list[Json]) -> Json:
 
 
 def address(local: str, net: Network) -> Json:
-    entry: Json = {"family": "inet6" if net.version == 6 else "inet", "local": local, "prefixlen": net.prefixlen, "scope": "global"}
+    family = "inet6" if net.version == 6 else "inet"
+    entry: Json = {"family": family, "local": local, "prefixlen": net.prefixlen, "scope": "global"}
     if net.version == 4 and net.prefixlen < 31:
         entry["broadcast"] = str(net.broadcast_address)
     return entry
@@ -135,7 +136,8 @@ def _subnets(text: str, names: list[str], family: int) -> dict[str, Network]:
     for name, net in _pairs(text, family):
         if name in names and name not in chosen and not _overlaps(net, chosen):
             chosen[name] = net
-    mentioned = (net for line in text.splitlines() for _, option, value in _options(line) if option in ("-s", "-d") for net in _net(value, family))
+    values = (value for line in text.splitlines() for _, option, value in _options(line) if option in ("-s", "-d"))
+    mentioned = (net for value in values for net in _net(value, family))
     spare = [net for net in dict.fromkeys(mentioned) if net.is_private]
     for number, name in enumerate(names):
         if name not in chosen:
@@ -170,7 +172,7 @@ def _special(net: Network) -> bool:
 
 
 def _overlaps(net: Network, chosen: dict[str, Network]) -> bool:
-    return any(net.overlaps(other) for other in chosen.values())  # type: ignore[arg-type]  # both of one family
+    return any(net.overlaps(other) for other in chosen.values())
 
 
 def _own_addresses(text: str) -> list[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -40,6 +41,7 @@ class _Watched:
 
     sent: Sent
     tag: int
+    at: float
     last: Event | None = None  # where it was delivered or left, if it was
     answers: list[Event] = field(default_factory=list)
     outcome: Outcome | None = None
@@ -56,6 +58,7 @@ class Referee:
         self._tag = 0
         self._script = Script()
         self._watched: dict[int, _Watched] = {}
+        self._started = time.monotonic()
 
     def close(self) -> None:
         for one in (self._wire, self._lo, *self._raw.values()):
@@ -80,7 +83,9 @@ class Referee:
 
     def _line(self, packet: Packet) -> Line:
         watched = self._watched.get(packet.id)
-        return {"id": packet.id, "outcomes": [watched.outcome] if watched is not None and watched.outcome is not None else []}
+        if watched is None or watched.outcome is None:
+            return {"id": packet.id, "outcomes": []}
+        return {"id": packet.id, "outcomes": [watched.outcome], "at": watched.at}
 
     # ------------------------------------------------------------------ sending
 
@@ -95,7 +100,7 @@ class Referee:
             if sent is None:
                 self._watched.pop(packet.id, None)
                 continue
-            watched = self._watched[packet.id] = _Watched(sent, self._next_tag())
+            watched = self._watched[packet.id] = _Watched(sent, self._next_tag(), time.monotonic() - self._started)
             chunk[watched.tag] = watched
             self._put(sent, watched.tag)
         if chunk:
@@ -105,7 +110,9 @@ class Referee:
         if packet.reply_to is None:
             return self._script.opening(packet)
         cause = self._watched.get(packet.reply_to)
-        return self._script.reply(packet, cause.sent, cause.outcome) if cause is not None and cause.outcome is not None else None
+        if cause is None or cause.outcome is None:
+            return None
+        return self._script.reply(packet, cause.sent, cause.outcome)
 
     def _next_tag(self) -> int:
         self._tag = self._tag % wire.MAX_TAG + 1
@@ -121,7 +128,7 @@ class Referee:
     def _send_from_outside(self, indev: str, sent: Sent, data: bytes) -> None:
         if indev not in self._node.macs:
             raise RefereeError(f'no interface "{indev}" on this node: it has {", ".join(self._node.macs)}')
-        mac = _group_mac(sent) or self._node.macs[indev]
+        mac = _group_mac(sent, self._node.broadcasts.get(indev, ())) or self._node.macs[indev]
         ethertype = b"\x86\xdd" if sent.family == 6 else b"\x08\x00"
         frame = mac + (bytes(6) if indev == "lo" else OUTSIDE_MAC) + ethertype + data
         try:
@@ -247,14 +254,14 @@ def _ends(header: Header) -> tuple[Any, ...]:
     return header.src, header.dst, header.proto, header.sport, header.dport
 
 
-def _group_mac(sent: Sent) -> bytes | None:
-    """The MAC of a multicast or broadcast address (RFC 1112, 2464), None for one host's."""
+def _group_mac(sent: Sent, broadcasts: Collection[str]) -> bytes | None:
+    """The MAC of a multicast address (RFC 1112, 2464) or of a broadcast on that link, None for one host's."""
     if sent.family == 6:
         packed = socket.inet_pton(socket.AF_INET6, sent.dst)
         return b"\x33\x33" + packed[12:] if packed[0] == 0xFF else None
     packed = socket.inet_aton(sent.dst)
-    if packed == b"\xff\xff\xff\xff":
-        return packed + b"\xff\xff"
+    if packed == b"\xff\xff\xff\xff" or sent.dst in broadcasts:
+        return b"\xff" * 6
     return b"\x01\x00\x5e" + bytes((packed[1] & 0x7F,)) + packed[2:] if packed[0] >> 4 == 14 else None
 
 

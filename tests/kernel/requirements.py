@@ -20,7 +20,13 @@ _TOOLS: Final = (
     "ip", "nft", "ipset", "nfacct", "iptables-legacy-restore", "ip6tables-legacy-restore", "iptables-nft-restore",
     "ip6tables-nft-restore",
 )  # fmt: skip
-_RULES: Final = "*nat\n-A OUTPUT -p udp -j DNAT --to-destination 127.0.0.2\nCOMMIT\n*filter\n-A INPUT -m conntrack --ctstate NEW -j ACCEPT\nCOMMIT\n"
+_RULES: Final = """*nat
+-A OUTPUT -p udp -j DNAT --to-destination 127.0.0.2
+COMMIT
+*filter
+-A INPUT -m conntrack --ctstate NEW -j ACCEPT
+COMMIT
+"""
 
 
 @cache

@@ -15,7 +15,8 @@ Json = dict[str, Any]  # Any: JSON as the tools print it
 
 _NFACCT: Final = re.compile(r"--nfacct-name\s+(\S+)")
 _JSON: Final = {
-    "links": "ip-addr.json", "routes4": "ip-route.json", "routes6": "ip-route6.json", "rules4": "ip-rule.json", "rules6": "ip-rule6.json",
+    "links": "ip-addr.json", "routes4": "ip-route.json", "routes6": "ip-route6.json", "rules4": "ip-rule.json",
+    "rules6": "ip-rule6.json",
 }  # fmt: skip
 _TEXT: Final = {
     "iptables": "iptables-save.txt", "ip6tables": "ip6tables-save.txt", "ipset": "ipset-save.txt", "conntrack": "conntrack.txt",

@@ -1,7 +1,7 @@
 """Bytes of packets: made with right checksums, and read back as far as verdicts need them.
 
-Every packet carries a *tag* where neither NAT nor forwarding looks: the identification of IPv4, the flow label of IPv6. It comes
-back in the packet itself and in what an ICMP error quotes of it, and leaves the length as it would be without one.
+Every packet carries a *tag* where neither NAT nor forwarding looks: the identification of IPv4, the flow label of IPv6. It
+comes back in the packet itself and in what an ICMP error quotes of it, and leaves the length as it would be without one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ERRORS: Final = {4: frozenset((3, 4, 5, 11, 12)), 6: frozenset((1, 2, 3, 4))}
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What is read of a packet. ``error`` is (type, code) of an ICMP error, whose ``tag`` is the one of the packet it is about."""
+    """What is read of a packet. ``error`` is an ICMP error's (type, code); its ``tag`` is that of the packet it is about."""
 
     family: int
     src: str

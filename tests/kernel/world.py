@@ -99,7 +99,7 @@ def write_sysctl(key: str, value: str) -> bool:
 
 
 def sysctl_path(key: str) -> Path:
-    """Where a key lies under /proc/sys: ``net.ipv4.conf.eth0/100.rp_filter`` is the interface eth0.100, as sysctl(8) writes it."""
+    """Where a key lies under /proc/sys; ``net.ipv4.conf.eth0/100.rp_filter`` is of eth0.100, as sysctl(8) writes it."""
     return Path("/proc/sys", *(part.replace("/", ".") for part in key.split(".")))
 
 
