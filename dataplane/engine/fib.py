@@ -154,7 +154,7 @@ class Fib:
             link = self.links.get(dev)
             if "dead" in hop.flags or (link is not None and not link.up):
                 continue
-            if flow.oif and flow.oif != dev and not (flow.family == 6 and route.type == "local"):
+            if flow.oif and flow.oif != dev:
                 continue
             hops.append(hop)
         return hops

@@ -147,7 +147,9 @@ class Path:
         if end is not None:
             return end
         assert skb.dst is not None
-        if skb.dst.local or skb.dst.type in ("BROADCAST", "MULTICAST"):
+        if skb.dst.type == "MULTICAST":
+            return self._deliver_multicast(skb)
+        if skb.dst.local or skb.dst.type == "BROADCAST":
             return self._deliver(skb)
         skb.dst = None
         return self._route_input4(skb) if skb.family == 4 else self._route_input6(skb)
@@ -280,7 +282,7 @@ class Path:
     def _route_input6(self, skb: Skb) -> End:
         if skb.daddr >> 120 == 0xFF:
             return self._deliver_multicast(skb)
-        strict = skb.daddr >> 118 == 0xFE80 >> 6
+        strict = skb.daddr >> 118 == 0xFE80 >> 6 or skb.daddr == 1  # rt6_need_strict: by the device it came in by, or not at all
         found = self.kernel.fib.lookup(self._flow(skb, iif=skb.indev, oif=skb.indev if strict else ""), self._pick_next_hop)
         self._tell_route("route", found, 6)
         if found.error is not None:
