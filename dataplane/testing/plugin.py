@@ -5,6 +5,7 @@ Loaded by every pytest run where the package is installed, so it imports nothing
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,27 @@ def dataplane(request: pytest.FixtureRequest) -> Dataplane:
     return Dataplane(request.path.parent)
 
 
+_walks: list[str] = []  # of the comparisons that failed in the test at hand
+
+
 def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> list[str] | None:  # noqa: ARG001
-    """Shows the walk under a failing comparison of a verdict."""
+    """Notes the walk of a verdict whose comparison failed; it is shown whole, in a section of its own."""
     for one in (left, right):
         trace = getattr(one, "trace", None)
         if isinstance(one, str) and trace is not None:
             from dataplane.cli.render_text import render
 
-            return [f"{left!r} {op} {right!r}", "the packet's way:", *render(trace).splitlines()]
+            _walks.append(render(trace))
+            return [f"{left!r} {op} {right!r}", "(the packet's way is shown below)"]
     return None
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:  # noqa: ARG001 - Any: pluggy's result
+    """Puts the noted walks under the failure."""
+    result = yield
+    report = result.get_result()
+    if report.when == "call":
+        if report.failed:
+            report.sections.extend(("the packet's way", walk) for walk in _walks)
+        _walks.clear()
