@@ -1,6 +1,7 @@
-"""Where rule sets that nobody here wrote are found, and how they become snapshots. They are not part of the project.
+"""Where rule sets are found, and how they become snapshots.
 
-They are looked for in ../shared, seen from the repository's root; tests that need them skip where there is none.
+The project's own lie in rulesets/. Those that nobody here wrote are no part of the project: they are looked for in ../shared,
+seen from the repository's root, and tests that need them skip where there is none.
 """
 
 from __future__ import annotations
@@ -12,9 +13,15 @@ from typing import Final
 from tests.kernel.plausible import completed, of_golden
 from tests.kernel.snapshot import Snapshot, read
 
-SHARED: Final = Path(__file__).resolve().parents[2].parent / "shared"
+RULESETS: Final = Path(__file__).resolve().parents[2] / "rulesets"
+SHARED: Final = RULESETS.parents[1] / "shared"
 _SET_NAME: Final = re.compile(r"--match-set (\S+)")
 _ANONYMOUS_MAC: Final = re.compile(r"XX:XX:XX:XX:XX:XX|(?<=--mac-source )X\S+")
+
+
+def rulesets() -> list[Path]:
+    """Every directory below rulesets/ that holds iptables rules."""
+    return sorted({path.parent for path in RULESETS.glob("**/ip*tables-save.txt")})
 
 
 def goldens() -> list[Path]:

@@ -114,7 +114,13 @@ class _Follower:
         self._followed: dict[int, _Followed] = {}
 
     def run(self, packets: Sequence[Packet], kernel: Sequence[Line]) -> list[Line]:
-        return [self._line(packet, line) for packet, line in zip(packets, kernel, strict=True)]
+        lines = []
+        for packet, line in zip(packets, kernel, strict=True):
+            try:
+                lines.append(self._line(packet, line))
+            except Exception as error:
+                raise EmulatorError(f"{packet.line()}: {error!r}") from error
+        return lines
 
     def _line(self, packet: Packet, kernel: Line) -> Line:
         root = self._root(packet)

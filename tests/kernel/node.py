@@ -111,6 +111,9 @@ def _make_links(node: Node) -> None:
     links = [link for link in node.snapshot.links or [] if link["ifname"] != "lo"]
     node.inside.run("ip", "link", "set", "lo", "up")
     node.links[1] = "lo"
+    with node.outside.inside():  # nobody there is to speak unasked
+        for name in ("all", "default"):
+            write_sysctl(f"net.ipv6.conf.{name}.disable_ipv6", "1")
     _batch(node.inside, None, [_link_command(node, link) for link in sorted(links, key=lambda link: link["ifindex"])])
     _batch(node.outside, None, ["link set lo up", *(f"link set p{link['ifindex']} up" for link in links if _carrier(link))])
     with node.inside.inside():

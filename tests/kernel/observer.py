@@ -8,7 +8,8 @@ new one before its equals), so the table has to be made before connection tracki
 The last two also throw away what they saw (all but what goes on over lo). Nothing is lost by that: every rule has been passed
 and the connection is confirmed. But no neighbour needs to be known, and no socket answers by itself: a packet to a closed
 port makes no RST, a SYN-ACK that no socket waits for makes none either, and each would change the connection's state.
-So what the kernel does send, REJECT and routing made.
+So what the kernel does send, REJECT and routing made. (Of a broadcast that the node sends, the copy that comes back to the
+node itself is thrown away too: what left counts.)
 
 Source: net/netfilter/core.c, nfnetlink_log.c, include/uapi/linux/netfilter/nfnetlink_log.h.
 """
