@@ -187,7 +187,9 @@ def _within(text: str, random: Random) -> str:
 def _member(net: Network, random: Random) -> str:
     """A network's first addresses and its last, or one in between; now and then the one just outside."""
     low, high = int(net.network_address), int(net.broadcast_address)
-    choices = [low, low + 1, low + 2, high, high - 1, random.randint(low, high), random.randint(low, high), low + 10]
+    choices = [random.randint(low, high), random.randint(low, high)]
+    if net.prefixlen > 7:  # the ends of the very large ones are addresses of special kinds
+        choices += [low, low + 1, low + 2, high, high - 1, low + 10]
     value = min(max(random.choice(choices), low), high)
     if random.random() < 0.04:
         value = random.choice((low - 1, high + 1))

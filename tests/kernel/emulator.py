@@ -83,8 +83,11 @@ class _Branch(NamedTuple):
 
 
 class _Followed(NamedTuple):
+    """``dice`` are the ports that the engine threw for itself on the way here: in later packets too they may be any."""
+
     sent: Sent
     outcome: Outcome
+    dice: frozenset[int]
 
 
 def follow(
@@ -131,10 +134,13 @@ class _Follower:
         self._netns.kernel.now = kernel.get("at", 0.0)
         branches = list(self._branches(_modelled(sent), sent.indev, before))
         did = kernel["outcomes"][0]
-        taken = next((branch for branch in branches if compare([branch.outcome], did) is None), branches[0])
+        earlier = self._followed.get(packet.reply_to) if packet.reply_to is not None else None
+        dice: frozenset[int] = earlier.dice if earlier is not None else frozenset()
+        agreeing = (branch for branch in branches if compare([_with_any_port(branch.outcome, dice)], did) is None)
+        taken = next(agreeing, branches[0])
         self._states[root] = taken.after
-        self._followed[packet.id] = _Followed(sent, _with_ports(taken) if taken.outcome["packet"] else did)
-        return {"id": packet.id, "outcomes": _merged(branches)}
+        self._followed[packet.id] = _Followed(sent, _with_ports(taken) if taken.outcome["packet"] else did, dice | _dice(taken))
+        return {"id": packet.id, "outcomes": [_with_any_port(outcome, dice) for outcome in _merged(branches)]}
 
     def _root(self, packet: Packet) -> int:
         if not self._fresh:
@@ -178,6 +184,24 @@ def _merged(branches: Sequence[_Branch]) -> list[Outcome]:
     from dataplane.cli.render_json import merged
 
     return merged([(branch.probability, branch.trace) for branch in branches])  # type: ignore[return-value]  # JSON
+
+
+def _dice(branch: _Branch) -> frozenset[int]:
+    """The ports of an outcome that may be any, as the engine itself has thrown them."""
+    seen = branch.outcome["packet"]
+    if seen is None:
+        return frozenset()
+    packet = branch.trace.packet
+    thrown = {packet.icmp_id if packet.is_icmp else packet.sport} if seen["sport"] is None else set()
+    return frozenset(thrown | ({packet.dport} if seen["dport"] is None else set()))
+
+
+def _with_any_port(outcome: Outcome, dice: frozenset[int]) -> Outcome:
+    seen = outcome["packet"]
+    if seen is None or not dice.intersection((seen["sport"], seen["dport"])):
+        return outcome
+    sport, dport = (None if port in dice else port for port in (seen["sport"], seen["dport"]))
+    return {**outcome, "packet": {**seen, "sport": sport, "dport": dport}}
 
 
 def _with_ports(branch: _Branch) -> Outcome:

@@ -1,7 +1,8 @@
 """The emulator against the kernel: what the kernel did must be among what the emulator says could happen.
 
 Rule sets: the project's own, and, where ../shared is there, every golden's iptables mode and every dump of the corpus. Each
-gets a plain network if it has none, and packets aimed at its rules; DATAPLANE_REFEREE_PACKETS says how many.
+gets a plain network if it has none, and packets aimed at its rules; DATAPLANE_REFEREE_PACKETS says how many. And rule sets
+that are invented: DATAPLANE_REFEREE_INVENTED says how many.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 from tests.kernel import corpus, emulator
 from tests.kernel.aim import packets_for
 from tests.kernel.duel import judge, kernel_lines
+from tests.kernel.invent import invented
 from tests.kernel.plausible import completed
 from tests.kernel.referee import Mode
 from tests.kernel.snapshot import Snapshot
@@ -23,6 +25,7 @@ from tests.kernel.world import RefereeError
 pytestmark = pytest.mark.usefixtures("kernel")
 
 _COUNT: Final = int(os.environ.get("DATAPLANE_REFEREE_PACKETS", "400"))
+_INVENTED: Final = int(os.environ.get("DATAPLANE_REFEREE_INVENTED", "20"))
 _SHOWN: Final = 5
 #: Dumps that the real tool does not load even when what publishing did to them is undone.
 _BROKEN: Final = frozenset({"openwrt-aa.v4.save"})
@@ -70,6 +73,11 @@ def test_the_command_says_what_the_engine_says() -> None:
     _need_emulator()
     result = judge(packets, emulator.ask(snapshot, packets), kernel)
     assert not result.differences, "\n".join(result.differences[:_SHOWN])
+
+
+@pytest.mark.parametrize("seed", range(1, _INVENTED + 1))
+def test_invented(seed: int) -> None:
+    _agree(invented(seed), seed=seed)
 
 
 @pytest.mark.parametrize("directory", _cases(corpus.rulesets(), corpus.RULESETS))
