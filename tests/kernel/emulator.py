@@ -83,11 +83,8 @@ class _Branch(NamedTuple):
 
 
 class _Followed(NamedTuple):
-    """``dice`` are the ports that the engine threw for itself on the way here: in later packets too they may be any."""
-
     sent: Sent
     outcome: Outcome
-    dice: frozenset[int]
 
 
 def follow(
@@ -113,6 +110,7 @@ class _Follower:
         self._states: dict[int, _State] = {}
         self._roots: dict[int, int] = {}
         self._scripts: dict[int, Script] = {}
+        self._dice: dict[int, frozenset[int]] = {}  # ports that the engine threw for itself: later, too, they may be any
         self._begin = self._state()
         self._followed: dict[int, _Followed] = {}
 
@@ -134,12 +132,12 @@ class _Follower:
         self._netns.kernel.now = kernel.get("at", 0.0)
         branches = list(self._branches(_modelled(sent), sent.indev, before))
         did = kernel["outcomes"][0]
-        earlier = self._followed.get(packet.reply_to) if packet.reply_to is not None else None
-        dice: frozenset[int] = earlier.dice if earlier is not None else frozenset()
+        dice = self._dice.get(root, frozenset())
         agreeing = (branch for branch in branches if compare([_with_any_port(branch.outcome, dice)], did) is None)
         taken = next(agreeing, branches[0])
         self._states[root] = taken.after
-        self._followed[packet.id] = _Followed(sent, _with_ports(taken) if taken.outcome["packet"] else did, dice | _dice(taken))
+        self._dice[root] = dice | _dice(taken)
+        self._followed[packet.id] = _Followed(sent, _with_ports(taken) if taken.outcome["packet"] else did)
         return {"id": packet.id, "outcomes": [_with_any_port(outcome, dice) for outcome in _merged(branches)]}
 
     def _root(self, packet: Packet) -> int:
