@@ -1,17 +1,18 @@
-"""Plain objects into the frozen ones: types are checked, nothing is filled in and nothing is judged.
+"""Plain dicts into the objects that routing is made of: Services, EndpointSlices, Endpoints, Nodes, Namespaces, ServiceCIDRs.
 
-Source: Kubernetes API types v1, discovery.k8s.io/v1, apps/v1, networking.k8s.io/v1.
+Only types are checked here; nothing is defaulted or judged, and every value is kept as it was written.
+Source: Kubernetes API types core/v1, discovery.k8s.io/v1, networking.k8s.io/v1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from sys import intern
+from typing import Final
 
-from dataplane.kube.fields import Fields
+from dataplane.kube.addresses import check_ip, check_not_special, family_name, sloppy_address
+from dataplane.kube.metadata import Metadata, read_metadata
 from dataplane.kube.objects import (
-    ContainerPort,
     Endpoint,
     EndpointPort,
     EndpointSlice,
@@ -20,168 +21,198 @@ from dataplane.kube.objects import (
     Node,
     NodeAddress,
     Origin,
-    Pod,
     Service,
     ServiceCIDR,
     ServicePort,
 )
+from dataplane.kube.reading import Fields, Reader
+
+_OBJECT: Final = frozenset(("apiVersion", "kind", "metadata", "spec", "status"))
+_SERVICE_SPEC: Final = frozenset((
+    "allocateLoadBalancerNodePorts", "clusterIP", "clusterIPs", "externalIPs", "externalName", "externalTrafficPolicy",
+    "healthCheckNodePort", "internalTrafficPolicy", "ipFamilies", "ipFamilyPolicy", "loadBalancerClass", "loadBalancerIP",
+    "loadBalancerSourceRanges", "ports", "publishNotReadyAddresses", "selector", "sessionAffinity", "sessionAffinityConfig",
+    "trafficDistribution", "type",
+))  # fmt: skip
+_SERVICE_PORT: Final = frozenset(("appProtocol", "name", "nodePort", "port", "protocol", "targetPort"))
+_SLICE: Final = frozenset(("addressType", "apiVersion", "endpoints", "kind", "metadata", "ports"))
+_ENDPOINT: Final = frozenset((
+    "addresses", "conditions", "deprecatedTopology", "hints", "hostname", "nodeName", "targetRef", "topology", "zone",
+))  # fmt: skip
+
+SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
+MANAGED_BY_LABEL: Final = "endpointslice.kubernetes.io/managed-by"
+_MIRRORED_BY: Final = "endpointslicemirroring-controller.k8s.io"
+_HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
+_ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """A Deployment, StatefulSet, DaemonSet or ReplicaSet: ``template`` is a Pod without a name or place."""
-
-    kind: str
-    namespace: str
-    name: str
-    replicas: int | None
-    template: Pod
-    origin: Origin | None = field(default=None, compare=False)
-
-
-def service(one: Fields, origin: Origin) -> Service:
-    """A Service."""
-    meta, spec = one.fields("metadata"), one.fields("spec")
-    affinity = spec.fields("sessionAffinityConfig").fields("clientIP")
-    balancer = one.fields("status").fields("loadBalancer")
-    selector = spec.mapping("selector") if spec.value.get("selector") is not None else None
+def service(fields: Fields, reader: Reader, origin: Origin | None = None) -> Service:
+    """A Service, with status.loadBalancer."""
+    metadata = read_metadata(fields, reader)
+    spec = reader.mapping(fields, "spec", "")
+    reader.known(fields, _OBJECT, "")
+    reader.known(spec, _SERVICE_SPEC, "spec")
+    affinity_path = "spec.sessionAffinityConfig"
+    affinity = reader.mapping(reader.mapping(spec, "sessionAffinityConfig", "spec"), "clientIP", affinity_path)
     return Service(
-        namespace=meta.text("namespace", "default") or "default", name=meta.text("name"), labels=meta.mapping("labels"),
-        annotations=meta.mapping("annotations"), type=spec.text("type", "ClusterIP") or "ClusterIP", cluster_ip=spec.text("clusterIP"),
-        cluster_ips=spec.texts("clusterIPs"), ip_families=spec.texts("ipFamilies"), ip_family_policy=spec.maybe_text("ipFamilyPolicy"),
-        ports=tuple(_service_port(port) for port in spec.items("ports")), selector=selector, external_ips=spec.texts("externalIPs"),
-        external_name=spec.text("externalName"), load_balancer_ip=spec.text("loadBalancerIP"),
-        load_balancer_class=spec.maybe_text("loadBalancerClass"),
-        load_balancer_source_ranges=spec.texts("loadBalancerSourceRanges"),
-        allocate_load_balancer_node_ports=spec.flag("allocateLoadBalancerNodePorts"),
-        ingress=tuple(
-            LoadBalancerIngress(entry.text("ip"), entry.text("hostname"), entry.maybe_text("ipMode")) for entry in balancer.items("ingress")
-        ),
-        session_affinity=spec.text("sessionAffinity", "None") or "None", session_affinity_timeout=affinity.number("timeoutSeconds"),
-        external_traffic_policy=spec.text("externalTrafficPolicy"), internal_traffic_policy=spec.maybe_text("internalTrafficPolicy"),
-        health_check_node_port=spec.number("healthCheckNodePort") or 0,
-        publish_not_ready_addresses=spec.flag("publishNotReadyAddresses") or False,
-        traffic_distribution=spec.maybe_text("trafficDistribution"), origin=origin,
+        namespace=metadata.namespace, name=metadata.name, labels=metadata.labels, annotations=metadata.annotations,
+        type=reader.text(spec, "type", "spec"),
+        cluster_ip=reader.text(spec, "clusterIP", "spec"), cluster_ips=reader.texts(spec, "clusterIPs", "spec"),
+        ip_families=reader.texts(spec, "ipFamilies", "spec"),
+        ip_family_policy=reader.optional_text(spec, "ipFamilyPolicy", "spec"),
+        ports=tuple([_service_port(port, reader, at) for port, at in reader.objects(spec, "ports", "spec")]),
+        selector=reader.text_map(spec, "selector", "spec") or None,
+        external_ips=reader.texts(spec, "externalIPs", "spec"), external_name=reader.text(spec, "externalName", "spec"),
+        load_balancer_ip=reader.text(spec, "loadBalancerIP", "spec"),
+        load_balancer_class=reader.optional_text(spec, "loadBalancerClass", "spec"),
+        load_balancer_source_ranges=reader.texts(spec, "loadBalancerSourceRanges", "spec"),
+        allocate_load_balancer_node_ports=reader.boolean(spec, "allocateLoadBalancerNodePorts", "spec"),
+        ingress=_ingress(fields, reader),
+        session_affinity=reader.text(spec, "sessionAffinity", "spec"),
+        session_affinity_timeout=reader.optional_integer(affinity, "timeoutSeconds", f"{affinity_path}.clientIP"),
+        external_traffic_policy=reader.text(spec, "externalTrafficPolicy", "spec"),
+        internal_traffic_policy=reader.optional_text(spec, "internalTrafficPolicy", "spec"),
+        health_check_node_port=reader.integer(spec, "healthCheckNodePort", "spec"),
+        publish_not_ready_addresses=reader.boolean(spec, "publishNotReadyAddresses", "spec") or False,
+        traffic_distribution=reader.optional_text(spec, "trafficDistribution", "spec"),
+        origin=origin,
     )  # fmt: skip
 
 
-def _target(one: Fields, name: str) -> int | str | None:
-    value = one.value.get(name)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    if isinstance(value, str):
-        return value
-    one.problems.invalid(one.at(name), value, "must be an integer or a string")
-    return None
-
-
-def _service_port(one: Fields) -> ServicePort:
-    if one.value.get("port") is None:
-        one.problems.add(one.at("port"), "Required value")
+def _service_port(port: Fields, reader: Reader, at: str) -> ServicePort:
+    reader.known(port, _SERVICE_PORT, at)
     return ServicePort(
-        one.number("port") or 0, one.text("name"), one.text("protocol", "TCP") or "TCP", _target(one, "targetPort"), one.number("nodePort") or 0
-    )  # fmt: skip
+        reader.integer(port, "port", at),
+        reader.text(port, "name", at),
+        reader.text(port, "protocol", at),
+        reader.integer_or_text(port, "targetPort", at),
+        reader.integer(port, "nodePort", at),
+        reader.optional_text(port, "appProtocol", at),
+    )
 
 
-def endpoint_slice(one: Fields, origin: Origin) -> EndpointSlice:
+def _ingress(fields: Fields, reader: Reader) -> tuple[LoadBalancerIngress, ...]:
+    status = fields.get("status")
+    if not status:
+        return ()
+    balancer = reader.mapping(reader.mapping(fields, "status", ""), "loadBalancer", "status")
+    return tuple([
+        LoadBalancerIngress(
+            reader.text(one, "ip", at), reader.text(one, "hostname", at), reader.optional_text(one, "ipMode", at)
+        )
+        for one, at in reader.objects(balancer, "ingress", "status.loadBalancer")
+    ])  # fmt: skip
+
+
+def endpoint_slice(fields: Fields, reader: Reader, origin: Origin | None = None) -> EndpointSlice:
     """An EndpointSlice."""
-    meta = one.fields("metadata")
-    ports = []
-    for port in one.items("ports"):
-        name = port.text("name") if "name" not in port.value or port.value["name"] is not None else None
-        ports.append(EndpointPort(name, port.text("protocol", "TCP") or "TCP", port.number("port"), port.maybe_text("appProtocol")))
+    metadata = read_metadata(fields, reader)
+    reader.known(fields, _SLICE, "")
     return EndpointSlice(
-        meta.text("namespace", "default") or "default", meta.text("name"), one.text("addressType"), tuple(ports),
-        tuple(_endpoint(entry) for entry in one.items("endpoints")), meta.mapping("labels"), meta.mapping("annotations"), origin,
+        metadata.namespace, metadata.name,
+        intern(reader.text(fields, "addressType", "")),
+        tuple([_endpoint_port(port, reader, at) for port, at in reader.objects(fields, "ports", "")]),
+        tuple([_endpoint(one, reader, at) for one, at in reader.objects(fields, "endpoints", "")]),
+        metadata.labels, metadata.annotations, origin,
     )  # fmt: skip
 
 
-def _endpoint(one: Fields) -> Endpoint:
-    conditions, hints = one.fields("conditions"), one.fields("hints")
-    return Endpoint(
-        one.texts("addresses"), conditions.flag("ready"), conditions.flag("serving"), conditions.flag("terminating"),
-        one.maybe_text("nodeName"), one.maybe_text("zone"), one.maybe_text("hostname"),
-        tuple(entry.text("name") for entry in hints.items("forZones")), tuple(entry.text("name") for entry in hints.items("forNodes")),
-    )  # fmt: skip
+def _endpoint_port(port: Fields, reader: Reader, at: str) -> EndpointPort:
+    return EndpointPort(
+        reader.name(port, "name", at),
+        reader.name(port, "protocol", at),
+        reader.optional_integer(port, "port", at),
+        reader.optional_text(port, "appProtocol", at),
+    )
 
 
-def endpoints(one: Fields, origin: Origin) -> list[EndpointSlice]:
-    """An Endpoints object as the slices that the mirroring controller makes of it: one a subset and family."""
-    meta = one.fields("metadata")
-    name, namespace = meta.text("name"), meta.text("namespace", "default") or "default"
-    made = []
-    for index, subset in enumerate(one.items("subsets")):
-        ports = tuple(EndpointPort(port.text("name"), port.text("protocol", "TCP") or "TCP", port.number("port")) for port in subset.items("ports"))
-        found: dict[str, list[Endpoint]] = {}
-        for key, ready in (("addresses", True), ("notReadyAddresses", False)):
-            for address in subset.items(key):
-                ip = address.text("ip")
-                kind = "IPv6" if ":" in ip else "IPv4"
-                found.setdefault(kind, []).append(Endpoint((ip,), ready, ready, False, address.maybe_text("nodeName")))
-        for kind, entries in found.items():
-            labels = {**meta.mapping("labels"), "kubernetes.io/service-name": name}
-            made.append(EndpointSlice(namespace, f"{name}-{index}-{kind.lower()}", kind, ports, tuple(entries), labels, {}, origin))
-    return made
+def _endpoint(one: Fields, reader: Reader, at: str) -> Endpoint:
+    reader.known(one, _ENDPOINT, at)
+    node_name, zone = reader.name(one, "nodeName", at), reader.name(one, "zone", at)
+    if "topology" in one:  # discovery.k8s.io/v1beta1
+        topology = reader.text_map(one, "topology", at)
+        node_name, zone = node_name or topology.get(_HOSTNAME_LABEL), zone or topology.get(_ZONE_LABEL)
+    conditions, hints = one.get("conditions"), one.get("hints")
+    addresses, hostname = reader.texts(one, "addresses", at), reader.optional_text(one, "hostname", at)
+    ready = serving = terminating = None
+    if conditions:
+        conditions, place = reader.mapping(one, "conditions", at), f"{at}.conditions"
+        ready = reader.boolean(conditions, "ready", place)
+        serving = reader.boolean(conditions, "serving", place)
+        terminating = reader.boolean(conditions, "terminating", place)
+    if not hints:
+        return Endpoint(addresses, ready, serving, terminating, node_name, zone, hostname)
+    hints, place = reader.mapping(one, "hints", at), f"{at}.hints"
+    zones, nodes = (_names(hints, key, reader, place) for key in ("forZones", "forNodes"))
+    return Endpoint(addresses, ready, serving, terminating, node_name, zone, hostname, zones, nodes)
 
 
-def node(one: Fields, origin: Origin) -> Node:
+def _names(fields: Fields, key: str, reader: Reader, at: str) -> tuple[str, ...]:
+    return tuple([reader.name(one, "name", place) or "" for one, place in reader.objects(fields, key, at)])
+
+
+def endpoints(
+    fields: Fields, reader: Reader, origin: Origin | None = None, *, stored: bool = False
+) -> tuple[EndpointSlice, ...]:
+    """An Endpoints object as the EndpointSlices that the mirroring controller makes of it: one a subset and IP family.
+
+    Nothing for an object that asks not to be mirrored. Addresses are judged here, as their places are not kept.
+    Source: k8s.io/kubernetes/pkg/controller/endpointslicemirroring.
+    """
+    metadata = read_metadata(fields, reader)
+    if metadata.labels.get("endpointslice.kubernetes.io/skip-mirror") == "true":
+        return ()
+    labels = {**metadata.labels, SERVICE_NAME_LABEL: metadata.name, MANAGED_BY_LABEL: _MIRRORED_BY}
+    slices = []
+    for index, (subset, at) in enumerate(reader.objects(fields, "subsets", "")):
+        ports = tuple(
+            EndpointPort(reader.text(port, "name", place), reader.text(port, "protocol", place) or "TCP",
+                         reader.integer(port, "port", place), reader.optional_text(port, "appProtocol", place))
+            for port, place in reader.objects(subset, "ports", at)
+        )  # fmt: skip
+        families: dict[str, list[Endpoint]] = {}
+        for endpoint in _subset_endpoints(subset, reader, at, stored):
+            address = sloppy_address(endpoint.addresses[0])
+            families.setdefault(family_name(address.family if address else 4), []).append(endpoint)
+        for family, members in families.items():
+            name = f"{metadata.name}-{family.lower()}-{index}"
+            slices.append(EndpointSlice(metadata.namespace, name, family, ports, tuple(members), labels, origin=origin))
+    return tuple(slices)
+
+
+def _subset_endpoints(subset: Fields, reader: Reader, at: str, stored: bool) -> Iterator[Endpoint]:
+    for key, ready in (("addresses", True), ("notReadyAddresses", False)):
+        for one, place in reader.objects(subset, key, at):
+            address = reader.text(one, "ip", place)
+            reader.violations.extend(check_ip(f"{place}.ip", address, stored=stored))
+            reader.violations.extend(check_not_special(f"{place}.ip", address))
+            node_name, hostname = reader.name(one, "nodeName", place), reader.text(one, "hostname", place) or None
+            yield Endpoint((address,), ready, node_name=node_name, hostname=hostname)
+
+
+def node(fields: Fields, reader: Reader, origin: Origin | None = None) -> Node:
     """A Node."""
-    meta, spec = one.fields("metadata"), one.fields("spec")
-    cidrs = spec.texts("podCIDRs") or tuple(text for text in (spec.text("podCIDR"),) if text)
-    addresses = tuple(NodeAddress(entry.text("type"), entry.text("address")) for entry in one.fields("status").items("addresses"))
-    return Node(meta.text("name"), meta.mapping("labels"), meta.mapping("annotations"), cidrs, addresses, origin)
+    metadata = read_metadata(fields, reader)
+    spec, status = reader.mapping(fields, "spec", ""), reader.mapping(fields, "status", "")
+    cidrs = reader.texts(spec, "podCIDRs", "spec")
+    if not cidrs:
+        cidr = reader.text(spec, "podCIDR", "spec")
+        cidrs = (cidr,) if cidr else ()
+    addresses = tuple(
+        NodeAddress(reader.text(one, "type", at), reader.text(one, "address", at))
+        for one, at in reader.objects(status, "addresses", "status")
+    )
+    return Node(intern(metadata.name), metadata.labels, metadata.annotations, cidrs, addresses, origin)
 
 
-def pod(one: Fields, origin: Origin) -> Pod:
-    """A Pod."""
-    meta, status = one.fields("metadata"), one.fields("status")
-    ready = None
-    for condition in status.items("conditions"):
-        if condition.text("type") == "Ready":
-            ready = condition.text("status") == "True"
-    ips = tuple(entry.text("ip") for entry in status.items("podIPs")) or tuple(text for text in (status.text("podIP"),) if text)
-    hosts = tuple(entry.text("ip") for entry in status.items("hostIPs")) or tuple(text for text in (status.text("hostIP"),) if text)
-    return _pod(
-        one.fields("spec"), meta, name=meta.text("name"), namespace=meta.text("namespace", "default") or "default", origin=origin,
-        phase=status.maybe_text("phase"), ready=ready, terminating=meta.value.get("deletionTimestamp") is not None, pod_ips=ips, host_ips=hosts,
-    )  # fmt: skip
-
-
-def _pod(spec: Fields, meta: Fields, **rest: Any) -> Pod:  # Any: the keyword fields of Pod
-    ports = [
-        ContainerPort(port.number("containerPort") or 0, port.text("name"), port.text("protocol", "TCP") or "TCP", port.number("hostPort") or 0, port.text("hostIP"))
-        for key in ("containers", "initContainers")
-        for container in spec.items(key)
-        for port in container.items("ports")
-    ]
-    return Pod(
-        labels=meta.mapping("labels"), annotations=meta.mapping("annotations"), node_name=spec.maybe_text("nodeName"),
-        host_network=spec.flag("hostNetwork") or False, hostname=spec.maybe_text("hostname"), subdomain=spec.maybe_text("subdomain"),
-        ports=tuple(ports), **rest,
-    )  # fmt: skip
-
-
-def workload(one: Fields, origin: Origin) -> Workload:
-    """Whatever carries a Pod template."""
-    meta, spec = one.fields("metadata"), one.fields("spec")
-    namespace = meta.text("namespace", "default") or "default"
-    template = spec.fields("template")
-    made = _pod(template.fields("spec"), template.fields("metadata"), name="", namespace=namespace, origin=origin)
-    return Workload(one.text("kind"), namespace, meta.text("name"), spec.number("replicas"), made, origin)
-
-
-def service_cidr(one: Fields, origin: Origin) -> ServiceCIDR:
-    """A ServiceCIDR."""
-    return ServiceCIDR(one.fields("metadata").text("name"), one.fields("spec").texts("cidrs"), origin)
-
-
-def namespace(one: Fields, origin: Origin) -> Namespace:
+def namespace(fields: Fields, reader: Reader, origin: Origin | None = None) -> Namespace:
     """A Namespace."""
-    meta = one.fields("metadata")
-    return Namespace(meta.text("name"), meta.mapping("labels"), origin)
+    metadata: Metadata = read_metadata(fields, reader)
+    return Namespace(metadata.name, metadata.labels, origin)
 
 
-SIMPLE: dict[str, Callable[[Fields, Origin], Any]] = {
-    "Service": service, "EndpointSlice": endpoint_slice, "Node": node, "Pod": pod, "ServiceCIDR": service_cidr, "Namespace": namespace,
-    "Deployment": workload, "StatefulSet": workload, "DaemonSet": workload, "ReplicaSet": workload,
-}  # fmt: skip
+def service_cidr(fields: Fields, reader: Reader, origin: Origin | None = None) -> ServiceCIDR:
+    """A ServiceCIDR."""
+    spec = reader.mapping(fields, "spec", "")
+    return ServiceCIDR(read_metadata(fields, reader).name, reader.texts(spec, "cidrs", "spec"), origin)

@@ -1,176 +1,113 @@
 """Manifests in, a complete Cluster out: read, convert, default, validate, and do what the control plane does.
 
-All problems of all files are reported together; nothing is returned then.
+Everything that is wrong with all files is told at once, and nothing is returned then.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, BinaryIO
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO
 
-from dataplane.errors import InputError, Problem, SpecError
-from dataplane.kube import convert
+from dataplane.errors import InputError, Problem
+from dataplane.kube import manifest, sources
 from dataplane.kube.controlplane import complete
-from dataplane.kube.fields import Fields, Problems
-from dataplane.kube.manifest import Document, read_paths
-from dataplane.kube.objects import Cluster, EndpointSlice, KubeProxyConfiguration, LoadBalancerIngress, Node, Origin, Service
-from dataplane.kube.proxyconfig import configuration
-from dataplane.kube.validation import validate_endpoint_slice, validate_service
-
-_VERSIONS = {
-    "Service": ("v1",), "Endpoints": ("v1",), "Node": ("v1",), "Pod": ("v1",), "Namespace": ("v1",), "List": ("v1",),
-    "EndpointSlice": ("discovery.k8s.io/v1", "discovery.k8s.io/v1beta1"), "Deployment": ("apps/v1", "apps/v1beta1", "apps/v1beta2", "extensions/v1beta1"),
-    "StatefulSet": ("apps/v1", "apps/v1beta1", "apps/v1beta2"), "DaemonSet": ("apps/v1", "apps/v1beta2", "extensions/v1beta1"),
-    "ReplicaSet": ("apps/v1", "apps/v1beta2", "extensions/v1beta1"), "ServiceCIDR": ("networking.k8s.io/v1", "networking.k8s.io/v1beta1"),
-    "KubeProxyConfiguration": ("kubeproxy.config.k8s.io/v1alpha1",),
-}  # fmt: skip
+from dataplane.kube.gather import Found
+from dataplane.kube.manifest import Chunk, Document
+from dataplane.kube.objects import Cluster, Node
+from dataplane.kube.proxyconfig import API_VERSION
 
 
-def load(paths: Sequence[str], *, recursive: bool = False, config: str | None = None, stdin: BinaryIO | None = None) -> Cluster:
-    """The cluster that the manifests describe. Raises SpecError or ParseError with everything that is wrong."""
-    documents = read_paths(paths, recursive=recursive, stdin=stdin)
-    cluster = _cluster(documents)
-    if config is None:
-        return cluster
-    given = [document for document in read_paths([config]) if isinstance(document.value, dict)]
-    found = _cluster(given, only_configuration=True).proxy_configuration
-    if found is None:
-        raise SpecError(Problem("expected a KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1)", config))
-    return replace(cluster, proxy_configuration=found)
+def load(
+    paths: Sequence[str], *, recursive: bool = False, config: str | None = None, stdin: BinaryIO | None = None
+) -> Cluster:
+    """The cluster that manifests describe: files, directories (``recursive`` with all below them), ``-`` for standard input.
+
+    ``config`` is a file with a KubeProxyConfiguration, which goes before one among the manifests. Raises ParseError where text
+    cannot be read, SpecError where objects are wrong; both carry everything that is wrong with all files.
+    """
+    found = Found()
+    with _no_collection():
+        for source in sources.read(paths, recursive=recursive, stdin=stdin):
+            if isinstance(source, Problem):
+                found.unreadable.append(source)
+            else:
+                found.text(source.data, source.name)
+        if config is not None:
+            _read_configuration(config, found, stdin)
+        return _complete(found)
 
 
-def load_objects(objects: Iterable[Mapping[str, Any]]) -> Cluster:
-    """The cluster of objects that are plain mappings already."""
-    return _cluster([Document("objects", index, dict(one)) for index, one in enumerate(objects, 1)])
+def load_text(text: str | bytes, name: str = "<text>") -> Cluster:
+    """The cluster that one text describes, YAML or JSON. Raises as ``load`` does."""
+    found = Found()
+    with _no_collection():
+        found.text(text, name)
+        return _complete(found)
 
 
-def node_of(cluster: Cluster, name: str | None) -> Node:
-    """The node of that name; without a name the only one. Raises InputError that lists those there are."""
+def load_objects(objects: Iterable[Mapping[str, object]], *, stored: bool = False) -> Cluster:
+    """The cluster of objects that are plain mappings already, Lists among them. Raises SpecError.
+
+    ``stored`` says that all come from an API server (a watch, a fixture of kube-proxy's tests): they are not validated.
+    """
+    found = Found(stored=stored)
+    with _no_collection():
+        for index, one in enumerate(objects):
+            for document in manifest.flattened(Document(one, 0, Chunk(f"objects[{index}]", "", 0))):
+                found.add(document)
+        return _complete(found)
+
+
+def node_of(cluster: Cluster, name: str | None = None) -> Node:
+    """The node of that name, or without one the node that can only be meant.
+
+    That is the one of the configuration's hostnameOverride, the only one, or, where all are made up, the first.
+    Raises InputError, with the names that there are.
+    """
     names = ", ".join(node.name for node in cluster.nodes)
-    if name is None:
-        if len(cluster.nodes) == 1:
-            return cluster.nodes[0]
-        raise InputError(Problem(f"which node? The manifests have {names}: say --node NAME"))
-    for node in cluster.nodes:
-        if node.name == name:
-            return node
-    raise InputError(Problem(f'node "{name}" not found: the manifests have {names}'))
+    override = cluster.proxy_configuration.hostname_override.strip().lower() if cluster.proxy_configuration else ""
+    wanted = name or override
+    if wanted:
+        for node in cluster.nodes:
+            if node.name == wanted:
+                return node
+        raise InputError(Problem(f'node "{wanted}" not found: the manifest has {names}'))
+    if len(cluster.nodes) == 1 or all(node.origin is None for node in cluster.nodes):
+        return cluster.nodes[0]
+    raise InputError(Problem(f"which node? The manifest has {names}"))
 
 
-class _Collected:
-    """Objects by kind while documents are read."""
-
-    def __init__(self) -> None:
-        self.simple: dict[str, list[Any]] = {kind: [] for kind in convert.SIMPLE}
-        self.endpoints: list[EndpointSlice] = []
-        self.configuration: KubeProxyConfiguration | None = None
-        self.ignored: Counter[str] = Counter()
-        self.problems: list[Problem] = []
-        self.seen: dict[tuple[str, str, str], Document] = {}
-
-
-def _cluster(documents: Sequence[Document], *, only_configuration: bool = False) -> Cluster:
-    found = _Collected()
-    for document in documents:
-        for one in _flattened(document, found):
-            _read(one, found)
-    if found.problems:
-        raise SpecError(found.problems)
-    simple = found.simple
-    have = {(one.namespace, one.labels.get("kubernetes.io/service-name", "")) for one in simple["EndpointSlice"]}
-    mirrored = [one for one in found.endpoints if (one.namespace, one.labels["kubernetes.io/service-name"]) not in have]
-    notes = [f"{count} {kind} passed over (not part of Service routing)" for kind, count in sorted(found.ignored.items())]
-    cluster = Cluster(
-        tuple(simple["Service"]), (*simple["EndpointSlice"], *mirrored), tuple(simple["Node"]), tuple(simple["Pod"]),
-        tuple(simple["Namespace"]), tuple(simple["ServiceCIDR"]), found.configuration, dict(found.ignored), tuple(notes),
-    )  # fmt: skip
-    if only_configuration:
-        return cluster
-    workloads = [one for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet") for one in simple[kind]]
-    return complete(cluster, workloads)
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No search for reference cycles while objects are made that hold none: it takes half of the time for a large cluster."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
-def _flattened(document: Document, found: _Collected) -> Iterable[Document]:
-    value = document.value
-    if not isinstance(value, dict):
-        found.problems.append(Problem(f"expected an object with apiVersion and kind, got {type(value).__name__}", document.file, document.line))
-        return
-    kind = value.get("kind")
-    if isinstance(kind, str) and kind.endswith("List") and isinstance(value.get("items"), list):
-        for index, item in enumerate(value["items"]):
-            if isinstance(item, dict) and "kind" not in item:
-                item = {"kind": kind.removesuffix("List"), "apiVersion": value.get("apiVersion"), **item}
-            yield from _flattened(Document(document.file, document.line, item, document.text, f"{document.path}items[{index}]."), found)
-        return
-    yield document
+def _complete(found: Found) -> Cluster:
+    return complete(found.cluster(), problems_of=found.problems_of)
 
 
-def _read(document: Document, found: _Collected) -> None:
-    value = document.value
-    kind, version = value.get("kind"), value.get("apiVersion")
-    problems = Problems(document)
-    if not isinstance(kind, str) or not kind:
-        problems.add("kind", "Required value: every object needs a kind")
-        found.problems.extend(problems.found)
-        return
-    if version not in _VERSIONS.get(kind, ()):
-        found.ignored[f"{kind} ({version})" if kind in _VERSIONS else kind] += 1
-        return
-    line = document.line_of("apiVersion") if document.path and not document.text else document.line
-    origin = Origin(document.file, line)
-    one = Fields(value, "", problems)
-    metadata = value.get("metadata") if isinstance(value.get("metadata"), dict) else {}
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    namespace = metadata.get("namespace") or "default" if isinstance(metadata, dict) else "default"
-    problems.subject = f"{kind} {namespace}/{name}" if kind not in ("Node", "Namespace", "ServiceCIDR") else f"{kind} {name}"
-    if kind == "KubeProxyConfiguration":
-        problems.subject = ""
-        found.configuration = configuration(one, origin)
-    elif kind == "Endpoints":
-        found.endpoints.extend(convert.endpoints(one, origin))
-    else:
-        made = convert.SIMPLE[kind](one, origin)
-        stored = _is_stored(value)
-        if isinstance(made, Service):
-            made = _defaulted(made)
-            if not problems.found:
-                validate_service(made, problems, stored=stored)
-        elif isinstance(made, EndpointSlice) and not problems.found:
-            validate_endpoint_slice(made, problems, stored=stored or document.file == "objects")
-        key = (kind, str(namespace) if kind != "Node" else "", str(name))
-        if key in found.seen and name:
-            first = found.seen[key]
-            problems.add("metadata.name", f"the same object is given twice (first at {first.file}:{first.line})")
-        found.seen[key] = document
-        found.simple[kind].append(made)
-    found.problems.extend(problems.found)
-
-
-def _is_stored(value: Mapping[str, Any]) -> bool:
-    """Printed by a cluster: its API server has judged it already, perhaps by older rules."""
-    metadata = value.get("metadata")
-    if isinstance(metadata, dict) and any(key in metadata for key in ("uid", "resourceVersion", "creationTimestamp")):
-        return True
-    spec = value.get("spec")
-    if value.get("kind") == "Service":
-        return isinstance(spec, dict) and bool(spec.get("clusterIPs")) and bool(spec.get("clusterIP"))
-    labels = metadata.get("labels") if isinstance(metadata, dict) else None
-    return isinstance(labels, dict) and "endpointslice.kubernetes.io/managed-by" in labels
-
-
-def _defaulted(service: Service) -> Service:
-    """API defaults (pkg/apis/core/v1/defaults.go)."""
-    changes: dict[str, Any] = {}
-    if service.session_affinity == "ClientIP" and service.session_affinity_timeout is None:
-        changes["session_affinity_timeout"] = 10800
-    external = service.type in ("NodePort", "LoadBalancer") or (service.type == "ClusterIP" and bool(service.external_ips))
-    if external and not service.external_traffic_policy:
-        changes["external_traffic_policy"] = "Cluster"
-    if service.internal_traffic_policy is None and service.type in ("ClusterIP", "NodePort", "LoadBalancer"):
-        changes["internal_traffic_policy"] = "Cluster"
-    if service.load_balancer_ip and service.type == "LoadBalancer" and not service.ingress:
-        changes["ingress"] = (LoadBalancerIngress(service.load_balancer_ip),)
-    return replace(service, **changes) if changes else service
-
+def _read_configuration(path: str, found: Found, stdin: BinaryIO | None) -> None:
+    """The file of ``--config``, which holds one KubeProxyConfiguration and nothing else."""
+    config = Found()
+    for source in sources.read([path], stdin=stdin):
+        if isinstance(source, Problem):
+            config.unreadable.append(source)
+        else:
+            config.text(source.data, source.name)
+    if config.configuration is None and not config.unreadable and not config.wrong:
+        config.unreadable.append(Problem(f"no KubeProxyConfiguration ({API_VERSION}) in it", path))
+    if found.configuration is not None:
+        found.notes.append(f"{path} goes before the KubeProxyConfiguration among the manifests")
+    found.configuration = config.configuration
+    found.unreadable.extend(config.unreadable)
+    found.wrong.extend(config.wrong)
+    found.notes.extend(config.notes)

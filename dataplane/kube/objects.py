@@ -29,6 +29,7 @@ class ServicePort:
     protocol: Protocol = "TCP"
     target_port: int | str | None = None
     node_port: int = 0
+    app_protocol: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,24 @@ class Pod:
     terminating: bool = False
     pod_ips: tuple[str, ...] = ()
     host_ips: tuple[str, ...] = ()
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    owner: str | None = None
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What Pods are made from: a Deployment, ReplicaSet, StatefulSet, DaemonSet or ReplicationController.
+
+    ``template`` is a Pod without a name; ``owner`` names the workload that this one was made by (``Deployment/web``).
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    template: Pod
+    replicas: int = 1
+    first_ordinal: int = 0
     owner: str | None = None
     origin: Origin | None = None
 
@@ -224,6 +243,7 @@ class Cluster:
     endpoint_slices: tuple[EndpointSlice, ...] = ()
     nodes: tuple[Node, ...] = ()
     pods: tuple[Pod, ...] = ()
+    workloads: tuple[Workload, ...] = ()
     namespaces: tuple[Namespace, ...] = ()
     service_cidrs: tuple[ServiceCIDR, ...] = ()
     proxy_configuration: KubeProxyConfiguration | None = None

@@ -1,256 +1,252 @@
-"""What the API server would refuse, in its own words and under its field paths.
+"""Which Services the API server (1.36) refuses, with its field paths and its wording; in its order, all at once.
 
-Objects that a cluster has stored already (they carry a uid, a resourceVersion or an allocated clusterIP) may predate the strict address
-checks, so those are left out for them, as the API server does for unchanged values.
-Source: pkg/apis/core/validation, pkg/apis/discovery/validation of Kubernetes 1.36; section names follow the API fields.
+A ``stored`` object shows that an API server has accepted it before: it may carry addresses in forms that are no longer accepted
+anew. What depends on other objects (addresses and ports that are taken) is checked by ``allocation``.
+Source: k8s.io/kubernetes/pkg/apis/core/validation/validation.go, ValidateService and what it calls.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import json
-import re
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
-from dataplane.kube.addresses import strict_problems
-from dataplane.kube.fields import Problems
-from dataplane.kube.objects import EndpointSlice, Service
+from dataplane.kube import names
+from dataplane.kube.addresses import check_cidr, check_ip, check_not_special, family_name, sloppy_address
+from dataplane.kube.defaults import externally_accessible, needs_health_check
+from dataplane.kube.fielderrors import Violation, duplicate, forbidden, invalid, not_supported, required
+from dataplane.kube.objects import LoadBalancerIngress, Service, ServicePort
+from dataplane.kube.validation_meta import check_labels, check_metadata
 
 PROTOCOLS: Final = ("SCTP", "TCP", "UDP")
-_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_LABEL_TEXT: Final = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric"
-    " character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-)
-_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+TYPES: Final = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+TRAFFIC_DISTRIBUTIONS: Final = ("PreferClose", "PreferSameNode", "PreferSameZone")
+_POLICIES: Final = ("Cluster", "Local")
+_AFFINITIES: Final = ("ClientIP", "None")
+_FAMILIES: Final = ("IPv4", "IPv6")
+_FAMILY_POLICIES: Final = ("PreferDualStack", "RequireDualStack", "SingleStack")
+_IP_MODES: Final = ("Proxy", "VIP")
+_LONGEST_AFFINITY: Final = 86400
+_TOPOLOGY_MODE: Final = "service.kubernetes.io/topology-mode"
+_TOPOLOGY_HINTS: Final = "service.kubernetes.io/topology-aware-hints"
+_SOURCE_RANGES: Final = "service.beta.kubernetes.io/load-balancer-source-ranges"
+_ONLY_LOAD_BALANCER: Final = "may only be used when `type` is 'LoadBalancer'"
 
 
-def unsupported(problems: Problems, path: str, value: str, supported: Sequence[str]) -> None:
-    """``Unsupported value`` with the values that would do, sorted."""
-    names = ", ".join(json.dumps(one) for one in sorted(supported))
-    problems.add(path, f"Unsupported value: {json.dumps(value)}: supported values: {names}")
-
-
-def validate_service(service: Service, problems: Problems, *, stored: bool) -> None:
-    """Everything about one Service that does not depend on others."""
-    _name(service.name, problems)
-    if service.type not in ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"):
-        unsupported(problems, "spec.type", service.type, ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"))
-    _ports(service, problems)
-    _cluster_ips(service, problems, stored=stored)
-    _policies(service, problems)
-    for index, text in enumerate(service.external_ips):
-        _endpoint_address(text, f"spec.externalIPs[{index}]", problems, stored=stored)
-    _balancer(service, problems, stored=stored)
-
-
-def _name(name: str, problems: Problems, path: str = "metadata.name") -> None:
-    if not name:
-        problems.add(path, "Required value: name or generateName is required")
-    elif len(name) > 63:
-        problems.invalid(path, name, "must be no more than 63 characters")
-    elif not _LABEL.fullmatch(name):
-        problems.invalid(path, name, _LABEL_TEXT)
-
-
-def _ports(service: Service, problems: Problems) -> None:
-    if not service.ports and service.cluster_ip != "None" and service.type != "ExternalName":
-        problems.add("spec.ports", "Required value")
-    names: set[str] = set()
+def check_service(service: Service, *, stored: bool = False) -> Iterator[Violation]:
+    """Everything that is wrong with a Service whose defaults are set."""
+    yield from check_metadata(service.name, service.namespace, service.labels, service.annotations, names.label)
+    yield from _check_topology_annotations(service)
+    if not service.ports and not is_headless(service) and service.type != "ExternalName":
+        yield required("spec.ports")
+    yield from _check_type_and_cluster_ip(service)
+    seen: set[str] = set()
     for index, port in enumerate(service.ports):
-        path = f"spec.ports[{index}]"
-        if not port.name and len(service.ports) > 1:
-            problems.add(f"{path}.name", "Required value")
-        elif port.name:
-            _port_name(port.name, f"{path}.name", names, problems)
-        if not 1 <= port.port <= 65535:
-            problems.invalid(f"{path}.port", port.port, "must be between 1 and 65535, inclusive")
-        if port.protocol not in PROTOCOLS:
-            unsupported(problems, f"{path}.protocol", port.protocol, PROTOCOLS)
-        _target_port(port.target_port, f"{path}.targetPort", problems)
-        if port.node_port and service.type == "ClusterIP":
-            problems.add(f"{path}.nodePort", "Forbidden: may not be used when `type` is 'ClusterIP'")
-        elif not 0 <= port.node_port <= 65535:
-            problems.invalid(f"{path}.nodePort", port.node_port, "must be between 1 and 65535, inclusive")
-    for key, path in (("port", "spec.ports[{}]"), ("node_port", "spec.ports[{}].nodePort")):
-        seen: Counter[tuple[str, int]] = Counter()
-        for index, port in enumerate(service.ports):
-            value = getattr(port, key)
-            seen[(port.protocol, value)] += 1
-            if value and seen[(port.protocol, value)] == 2:
-                shown: Any = value if key == "node_port" else {"protocol": port.protocol, "port": value, "targetPort": 0}
-                problems.add(path.format(index), f"Duplicate value: {json.dumps(shown, separators=(',', ':'))}")
+        yield from _check_port(port, f"spec.ports[{index}]", len(service.ports) > 1, seen)
+    if service.selector:
+        yield from check_labels(service.selector, "spec.selector")
+    yield from _check_affinity(service)
+    if service.type != "ExternalName":
+        yield from check_cluster_ips(service, stored=stored)
+    for index, address in enumerate(service.external_ips):
+        yield from _check_external_ip(address, f"spec.externalIPs[{index}]", stored=stored)
+    if service.type not in TYPES:
+        yield not_supported("spec.type", service.type, TYPES)
+    yield from _check_ports_together(service)
+    yield from _check_source_ranges(service, stored=stored)
+    yield from _check_load_balancer(service)
+    yield from _check_traffic(service)
+    for index, ingress in enumerate(service.ingress):
+        yield from _check_ingress(ingress, f"status.loadBalancer.ingress[{index}]", service.type, stored=stored)
 
 
-def _port_name(name: str, path: str, names: set[str], problems: Problems) -> None:
-    if not _LABEL.fullmatch(name) or len(name) > 63:
-        problems.invalid(path, name, _LABEL_TEXT if len(name) <= 63 else "must be no more than 63 characters")
-    elif name in names:
-        problems.add(path, f"Duplicate value: {json.dumps(name)}")
-    names.add(name)
+def is_headless(service: Service) -> bool:
+    """Whether the Service has no address of its own."""
+    return service.cluster_ips == ("None",)
 
 
-def _target_port(target: int | str | None, path: str, problems: Problems) -> None:
-    if isinstance(target, int):
-        if not 1 <= target <= 65535:
-            problems.invalid(path, target, "must be between 1 and 65535, inclusive")
-    elif isinstance(target, str):
-        if len(target) > 15:
-            problems.invalid(path, target, "must be no more than 15 characters")
-        elif not re.fullmatch(r"[a-z0-9-]+", target):
-            problems.invalid(path, target, "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
-        elif not re.search(r"[a-z]", target):
-            problems.invalid(path, target, "must contain at least one letter (a-z)")
-        elif "--" in target or target.startswith("-") or target.endswith("-"):
-            problems.invalid(path, target, "must not contain consecutive hyphens" if "--" in target else "must not begin or end with a hyphen")
+def _check_topology_annotations(service: Service) -> Iterator[Violation]:
+    mode, hints = service.annotations.get(_TOPOLOGY_MODE), service.annotations.get(_TOPOLOGY_HINTS)
+    if mode is not None and hints is not None and mode != hints:
+        detail = f"must match annotations[{_TOPOLOGY_HINTS}] when both are specified"
+        yield invalid(f"metadata.annotations[{_TOPOLOGY_MODE}]", mode, detail)
 
 
-def _cluster_ips(service: Service, problems: Problems, *, stored: bool) -> None:
-    given = service.cluster_ips or ((service.cluster_ip,) if service.cluster_ip else ())
-    if service.type == "ExternalName":
-        for path, value in (("clusterIPs", given), ("ipFamilies", service.ip_families), ("ipFamilyPolicy", service.ip_family_policy)):
-            if value and value != ("None",):
-                problems.add(f"spec.{path}", "Forbidden: may not be set for ExternalName services")
-        if not service.external_name:
-            problems.add("spec.externalName", "Required value")
-        return
-    if service.cluster_ip and service.cluster_ips and service.cluster_ip != service.cluster_ips[0]:
-        problems.invalid("spec.clusterIPs", list(service.cluster_ips), "first value must match `clusterIP`")
-    if len(given) > 2:
-        problems.invalid("spec.clusterIPs", list(given), "may only hold up to 2 values")
-    for index, text in enumerate(given):
-        path = f"spec.clusterIPs[{index}]"
-        if text == "None":
-            if len(given) > 1:
-                problems.invalid(path, text, "`None` must be the first and only value")
-            continue
-        _address(text, path, problems, stored=stored)
-        if index < len(service.ip_families) and _family(text) not in (None, service.ip_families[index]):
-            family = service.ip_families[index]
-            problems.invalid(path, text, f"expected an {family} value as indicated by `ipFamilies[{index}]`")
-    families = [_family(text) for text in given if text != "None"]
-    if len(families) == 2 and None not in families and families[0] == families[1]:
-        problems.invalid("spec.clusterIPs", list(given), "may specify no more than one IP for each IP family")
-    for index, family in enumerate(service.ip_families):
-        if family not in ("IPv4", "IPv6"):
-            unsupported(problems, f"spec.ipFamilies[{index}]", family, ("IPv4", "IPv6"))
-    policy = service.ip_family_policy
-    if policy is not None and policy not in ("SingleStack", "PreferDualStack", "RequireDualStack"):
-        unsupported(problems, "spec.ipFamilyPolicy", policy, ("PreferDualStack", "RequireDualStack", "SingleStack"))
+def _check_type_and_cluster_ip(service: Service) -> Iterator[Violation]:
+    if service.type in ("LoadBalancer", "NodePort"):
+        if is_headless(service):
+            yield invalid("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {service.type} services")
+    elif service.type == "ExternalName":
+        families, policy = service.ip_families, service.ip_family_policy
+        for path, value in (("clusterIPs", service.cluster_ips), ("ipFamilies", families), ("ipFamilyPolicy", policy)):
+            if value:
+                yield forbidden(f"spec.{path}", "may not be set for ExternalName services")
+        name = service.external_name.removesuffix(".")
+        if not name:
+            yield required("spec.externalName")
+        for complaint in names.subdomain(name) if name else ():
+            yield invalid("spec.externalName", name, complaint)
 
 
-def _policies(service: Service, problems: Problems) -> None:
-    if service.session_affinity not in ("ClientIP", "None"):
-        unsupported(problems, "spec.sessionAffinity", service.session_affinity, ("ClientIP", "None"))
+def _check_port(port: ServicePort, path: str, name_required: bool, seen: set[str]) -> Iterator[Violation]:
+    if port.name:
+        for complaint in names.label(port.name):
+            yield invalid(f"{path}.name", port.name, complaint)
+        if port.name in seen:
+            yield duplicate(f"{path}.name", port.name)
+        seen.add(port.name)
+    elif name_required:
+        yield required(f"{path}.name")
+    for complaint in names.port_number(port.port):
+        yield invalid(f"{path}.port", port.port, complaint)
+    if port.protocol not in PROTOCOLS:
+        yield not_supported(f"{path}.protocol", port.protocol, PROTOCOLS)
+    target = port.target_port
+    if target != port.port:  # where it was left out it is the port, about which all has been said
+        for complaint in names.port_number(target) if isinstance(target, int) else names.port_name(target or ""):
+            yield invalid(f"{path}.targetPort", target, complaint)
+    if port.app_protocol is not None:
+        for complaint in names.qualified_name(port.app_protocol):
+            yield invalid(f"{path}.appProtocol", port.app_protocol, complaint)
+
+
+def _check_affinity(service: Service) -> Iterator[Violation]:
+    if service.session_affinity not in _AFFINITIES:
+        yield not_supported("spec.sessionAffinity", service.session_affinity, _AFFINITIES)
     timeout = service.session_affinity_timeout
-    if service.session_affinity == "ClientIP" and timeout is not None and not 0 < timeout <= 86400:
-        problems.invalid("spec.sessionAffinityConfig.clientIP.timeoutSeconds", timeout, "must be greater than 0 and less than 86400")
-    external = service.external_traffic_policy
-    reachable = service.type in ("NodePort", "LoadBalancer") or (service.type == "ClusterIP" and bool(service.external_ips))
-    if external and not reachable:
-        problems.invalid("spec.externalTrafficPolicy", external, "may only be set for externally-accessible services")
-    elif external and external not in ("Cluster", "Local"):
-        unsupported(problems, "spec.externalTrafficPolicy", external, ("Cluster", "Local"))
-    internal = service.internal_traffic_policy
-    if internal is not None and internal not in ("Cluster", "Local"):
-        unsupported(problems, "spec.internalTrafficPolicy", internal, ("Cluster", "Local"))
-    spread = service.traffic_distribution
-    if spread is not None and spread not in ("PreferClose", "PreferSameZone", "PreferSameNode"):
-        unsupported(problems, "spec.trafficDistribution", spread, ("PreferClose", "PreferSameNode", "PreferSameZone"))
-    health = service.health_check_node_port
-    if health:
-        if not (service.type == "LoadBalancer" and external == "Local"):
-            problems.invalid(
-                "spec.healthCheckNodePort", health, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
-            )
-        elif not 1 <= health <= 65535:
-            problems.invalid("spec.healthCheckNodePort", health, "must be between 1 and 65535, inclusive")
+    if service.session_affinity == "ClientIP" and timeout is not None and not 0 < timeout <= _LONGEST_AFFINITY:
+        path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
+        yield invalid(path, timeout, f"must be greater than 0 and less than {_LONGEST_AFFINITY}")
 
 
-def _balancer(service: Service, problems: Problems, *, stored: bool) -> None:
-    for index, text in enumerate(service.load_balancer_source_ranges):
-        path = f"spec.LoadBalancerSourceRanges[{index}]"
-        if service.type != "LoadBalancer":
-            problems.add(path, "Forbidden: may only be used when `type` is 'LoadBalancer'")
-            break
-        wrong = strict_problems(text.strip(), cidr=True, stored=stored)
-        if wrong:
-            problems.invalid(path, text, wrong)
-    for index, entry in enumerate(service.ingress):
-        path = f"status.loadBalancer.ingress[{index}]"
-        if entry.ip:
-            _address(entry.ip, f"{path}.ip", problems, stored=stored)
-        if entry.ip_mode is not None and entry.ip_mode not in ("VIP", "Proxy"):
-            unsupported(problems, f"{path}.ipMode", entry.ip_mode, ("Proxy", "VIP"))
-        if entry.ip_mode is not None and not entry.ip:
-            problems.add(f"{path}.ipMode", "Forbidden: may not be set when `ip` is not set")
-
-
-def _family(text: str) -> str | None:
-    try:
-        return f"IPv{ipaddress.ip_address(text).version}"
-    except ValueError:
-        return None
-
-
-def _address(text: str, path: str, problems: Problems, *, stored: bool) -> bool:
-    wrong = strict_problems(text, cidr=False, stored=stored)
-    if wrong:
-        problems.invalid(path, text, wrong)
-    return not wrong
-
-
-_SPECIAL: Final = (
-    ("is_unspecified", "may not be unspecified (0.0.0.0)"), ("is_loopback", "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
-    ("is_link_local", "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
-)  # fmt: skip
-_LOCAL_MULTICAST: Final = (ipaddress.ip_network("224.0.0.0/24"), ipaddress.ip_network("ff02::/16"))
-
-
-def _endpoint_address(text: str, path: str, problems: Problems, *, stored: bool) -> None:
-    if not _address(text, path, problems, stored=stored) or stored:
+def check_cluster_ips(service: Service, *, stored: bool) -> Iterator[Violation]:
+    """clusterIP, clusterIPs, ipFamilies and ipFamilyPolicy must agree (ValidateServiceClusterIPsRelatedFields)."""
+    addresses = service.cluster_ips
+    if service.cluster_ip and addresses and addresses[0] != service.cluster_ip:
+        yield invalid("spec.clusterIPs", list(addresses), "first value must match `clusterIP`")
+    if not service.cluster_ip and addresses:
+        yield invalid("spec.clusterIPs", list(addresses), "must be empty when `clusterIP` is not specified")
+    yield from _check_families(service)
+    wrong = [violation for index in range(len(addresses)) for violation in _check_cluster_ip(addresses, index, stored)]
+    yield from wrong
+    if len(addresses) > 2:
+        yield invalid("spec.clusterIPs", list(addresses), "may only hold up to 2 values")
+    if wrong or is_headless(service):
         return
-    address = ipaddress.ip_address(text)
-    for attribute, words in _SPECIAL:
-        if getattr(address, attribute):
-            problems.invalid(path, text, words)
+    found = [address.family for text in addresses if (address := sloppy_address(text)) is not None]
+    if len(addresses) > 1 and len(set(found)) != 2:
+        yield invalid("spec.clusterIPs", list(addresses), "may specify no more than one IP for each IP family")
+    for index, (family, text, wanted) in enumerate(zip(found, addresses, service.ip_families, strict=False)):
+        if wanted in _FAMILIES and wanted != family_name(family):
+            detail = f"expected an {wanted} value as indicated by `ipFamilies[{index}]`"
+            yield invalid(f"spec.clusterIPs[{index}]", text, detail)
+
+
+def _check_cluster_ip(addresses: tuple[str, ...], index: int, stored: bool) -> Iterator[Violation]:
+    address = addresses[index]
+    if index == 0 and address == "None":
+        if len(addresses) > 1:
+            yield invalid("spec.clusterIPs", list(addresses), "'None' must be the first and only value")
+    else:
+        yield from check_ip(f"spec.clusterIPs[{index}]", address, stored=stored)
+
+
+def _check_families(service: Service) -> Iterator[Violation]:
+    for index, family in enumerate(service.ip_families):
+        if family not in _FAMILIES:
+            yield not_supported(f"spec.ipFamilies[{index}]", family, _FAMILIES)
+        if family in service.ip_families[:index]:
+            yield duplicate(f"spec.ipFamilies[{index}]", family)
+    policy = service.ip_family_policy
+    if policy is not None and policy not in _FAMILY_POLICIES:
+        yield not_supported("spec.ipFamilyPolicy", policy, _FAMILY_POLICIES)
+
+
+def _check_external_ip(address: str, path: str, *, stored: bool) -> Iterator[Violation]:
+    wrong = list(check_ip(path, address, stored=stored))
+    yield from wrong or check_not_special(path, address)
+
+
+def _check_ports_together(service: Service) -> Iterator[Violation]:
+    """Node ports only where they are allowed, and no port twice for one protocol."""
+    node_ports: set[tuple[str, int]] = set()
+    ports: set[tuple[str, int]] = set()
+    for index, port in enumerate(service.ports):
+        if port.node_port and service.type == "ClusterIP":
+            yield forbidden(f"spec.ports[{index}].nodePort", "may not be used when `type` is 'ClusterIP'")
+    for index, port in enumerate(service.ports):
+        if port.node_port and (port.protocol, port.node_port) in node_ports:
+            yield duplicate(f"spec.ports[{index}].nodePort", port.node_port)
+        node_ports.add((port.protocol, port.node_port))
+    for index, port in enumerate(service.ports):
+        if (port.protocol, port.port) in ports:
+            yield duplicate(f"spec.ports[{index}]", _only_port(port))
+        ports.add((port.protocol, port.port))
+
+
+def _only_port(port: ServicePort) -> dict[str, object]:
+    """How the API server shows the two fields that are compared: as its internal type, which has no JSON names."""
+    return {"Name": "", "Protocol": port.protocol, "AppProtocol": None, "Port": port.port, "TargetPort": 0, "NodePort": 0}
+
+
+def _check_source_ranges(service: Service, *, stored: bool) -> Iterator[Violation]:
+    """The field path has a capital L in Kubernetes, too."""
+    path, ranges = "spec.LoadBalancerSourceRanges", [text.strip() for text in service.load_balancer_source_ranges]
+    paths = [f"{path}[{index}]" for index in range(len(ranges))]
+    if not ranges:
+        annotation = service.annotations.get(_SOURCE_RANGES)
+        if annotation is None:
             return
-    if any(address.version == net.version and address in net for net in _LOCAL_MULTICAST):
-        problems.invalid(path, text, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
+        path = f"metadata.annotations[{_SOURCE_RANGES}]"
+        ranges = [text.strip() for text in annotation.strip().split(",")] if annotation.strip() else []
+        paths = [path] * len(ranges)
+    if service.type != "LoadBalancer":
+        yield forbidden(path, _ONLY_LOAD_BALANCER)
+    for place, text in zip(paths, ranges, strict=True):
+        yield from check_cidr(place, text, stored=stored)
 
 
-def validate_endpoint_slice(one: EndpointSlice, problems: Problems, *, stored: bool) -> None:
-    """One EndpointSlice."""
-    if not one.address_type:
-        problems.add("addressType", "Required value")
-    elif one.address_type not in ("IPv4", "IPv6", "FQDN"):
-        unsupported(problems, "addressType", one.address_type, ("FQDN", "IPv4", "IPv6"))
-    if len(one.endpoints) > 1000:
-        problems.add("endpoints", f"Too many: {len(one.endpoints)}: must have at most 1000 items")
-    for index, endpoint in enumerate(one.endpoints):
-        path = f"endpoints[{index}]"
-        if not endpoint.addresses and not stored:
-            problems.add(f"{path}.addresses", "Required value: must contain at least 1 address")
-        if len(endpoint.addresses) > 100:
-            problems.add(f"{path}.addresses", f"Too many: {len(endpoint.addresses)}: must have at most 100 items")
-        for number, text in enumerate(endpoint.addresses if one.address_type in ("IPv4", "IPv6") else ()):
-            place = f"{path}.addresses[{number}]"
-            _endpoint_address(text, place, problems, stored=stored)
-            if _family(text) not in (None, one.address_type) and not stored:
-                words = "must be an IPv4 address" if one.address_type == "IPv4" else "must be an IPv6 address"
-                problems.invalid(place, text, words)
-        if endpoint.node_name is not None and not _SUBDOMAIN.fullmatch(endpoint.node_name):
-            problems.invalid(f"{path}.nodeName", endpoint.node_name, "a lowercase RFC 1123 subdomain is expected")
-    if stored:
+def _check_load_balancer(service: Service) -> Iterator[Violation]:
+    if service.type != "LoadBalancer":
+        if service.allocate_load_balancer_node_ports is not None:
+            yield forbidden("spec.allocateLoadBalancerNodePorts", _ONLY_LOAD_BALANCER)
+        if service.load_balancer_class is not None:
+            yield forbidden("spec.loadBalancerClass", _ONLY_LOAD_BALANCER)
+    elif service.load_balancer_class is not None:
+        for complaint in names.qualified_name(service.load_balancer_class):
+            yield invalid("spec.loadBalancerClass", service.load_balancer_class, complaint)
+
+
+def _check_traffic(service: Service) -> Iterator[Violation]:
+    external, internal = service.external_traffic_policy, service.internal_traffic_policy
+    if external and not externally_accessible(service):
+        yield invalid("spec.externalTrafficPolicy", external, "may only be set for externally-accessible services")
+    elif external and external not in _POLICIES:
+        yield not_supported("spec.externalTrafficPolicy", external, _POLICIES)
+    port = service.health_check_node_port
+    if port and not needs_health_check(service):
+        detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
+        yield invalid("spec.healthCheckNodePort", port, detail)
+    elif port:
+        for complaint in names.port_number(port):
+            yield invalid("spec.healthCheckNodePort", port, complaint)
+    if internal is not None and internal not in _POLICIES:
+        yield not_supported("spec.internalTrafficPolicy", internal, _POLICIES)
+    distribution = service.traffic_distribution
+    if distribution is not None and distribution not in TRAFFIC_DISTRIBUTIONS:
+        yield not_supported("spec.trafficDistribution", distribution, TRAFFIC_DISTRIBUTIONS)
+
+
+def _check_ingress(one: LoadBalancerIngress, path: str, service_type: str, *, stored: bool) -> Iterator[Violation]:
+    if service_type != "LoadBalancer":
+        yield forbidden("status.loadBalancer.ingress", "may only be used when `spec.type` is 'LoadBalancer'")
         return
-    names: set[str] = set()
-    for index, port in enumerate(one.ports):
-        if port.name and not _LABEL.fullmatch(port.name):
-            problems.invalid(f"ports[{index}].name", port.name, _LABEL_TEXT)
-        if (port.name or "") in names:
-            problems.add(f"ports[{index}].name", f"Duplicate value: {json.dumps(port.name or '')}")
-        names.add(port.name or "")
-        if port.protocol is not None and port.protocol not in PROTOCOLS:
-            unsupported(problems, f"ports[{index}].protocol", port.protocol, PROTOCOLS)
+    if one.ip:
+        yield from check_ip(f"{path}.ip", one.ip, stored=stored)
+    if one.ip_mode is not None and not one.ip:
+        yield forbidden(f"{path}.ipMode", "may not be specified when `ip` is not set")
+    elif one.ip_mode is not None and one.ip_mode not in _IP_MODES:
+        yield not_supported(f"{path}.ipMode", one.ip_mode, _IP_MODES)
+    for complaint in names.subdomain(one.hostname) if one.hostname else ():
+        yield invalid(f"{path}.hostname", one.hostname, complaint)
+    if one.hostname and sloppy_address(one.hostname) is not None:
+        yield invalid(f"{path}.hostname", one.hostname, "must be a DNS name, not an IP address")

@@ -1,13 +1,15 @@
 """Manifests as people have them."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.errors import DataplaneError
 from dataplane.kube.controlplane import complete
-from dataplane.kube.load import load, load_objects
-from dataplane.kube.manifest import read_text
+from dataplane.kube.load import load, load_objects, load_text
+from dataplane.kube.manifest import read
 from tests.shared import cases, needs_shared
 
 
@@ -51,16 +53,12 @@ def test_what_is_given_is_not_changed():
     ("text", "value"), [("a: 12:30:45", "12:30:45"), ("a: 2021-01-01", "2021-01-01"), ("a: NO", False), ("a: 022", 18), ("1: x", None)]
 )
 def test_yaml_1_1_is_read_as_kubernetes_reads_it(text, value):
-    (document,) = read_text(text + "\n", "x.yaml")
+    (document,) = read(text + "\n", "x.yaml")
     assert document.value == ({"1": "x"} if value is None else {"a": value})
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.one_of(st.binary(max_size=80).map(lambda raw: raw.decode("latin-1")), st.text(alphabet=list("kindServcapo:v1{}[]- \n&*a'\""), max_size=80)))
 def test_nothing_but_our_own_error_comes_out(text):
-    try:
-        for document in read_text(text, "fuzz.yaml"):
-            if isinstance(document.value, dict):
-                load_objects([document.value])
-    except DataplaneError:
-        pass
+    with suppress(DataplaneError):
+        load_text(text, "fuzz.yaml")

@@ -12,9 +12,9 @@ import pytest
 from dataplane.engine.netns import Netns
 from dataplane.inet import PROTOCOL_NUMBERS, format_endpoint, parse_address, parse_prefix
 from dataplane.kube import convert
-from dataplane.kube.fields import Fields, Problems
-from dataplane.kube.manifest import Document
-from dataplane.kube.objects import Cluster, KubeProxyConfiguration, Origin
+from dataplane.kube.defaults import default_endpoint_slice, default_service
+from dataplane.kube.objects import Cluster, KubeProxyConfiguration
+from dataplane.kube.reading import Reader
 from dataplane.packet_text import make_packet
 from dataplane.proxy import compile as proxy
 from dataplane.proxy.network import plain_network
@@ -41,10 +41,12 @@ def links_of(config):
 
 def node_of(case):
     config = case["config"]
-    cluster = Cluster(**{
-        field: tuple(convert.SIMPLE[kind](Fields(one, "", Problems(Document("", 1, one))), Origin("")) for one in case[key] or [])
-        for field, kind, key in (("services", "Service", "services"), ("endpoint_slices", "EndpointSlice", "endpointSlices"), ("nodes", "Node", "nodes"))
-    })  # as fed to the proxier: no API server has defaulted or judged them
+    reader = Reader()  # as fed to the proxier: no API server has judged them
+    cluster = Cluster(
+        services=tuple(default_service(convert.service(one, reader)) for one in case["services"] or []),
+        endpoint_slices=tuple(default_endpoint_slice(convert.endpoint_slice(one, reader)) for one in case["endpointSlices"] or []),
+        nodes=tuple(convert.node(one, reader) for one in case["nodes"] or []),
+    )
     node = next(one for one in cluster.nodes if one.name == config["nodeName"])
     settings = KubeProxyConfiguration(
         cluster_cidr=config.get("clusterCIDR", "") if config["localDetector"] == "clusterCIDR" else "",
