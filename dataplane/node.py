@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
@@ -78,13 +78,23 @@ class Result:
         return f"<{self.verdict} {self.trace.packet}{f' by {self.oif}' if self.oif else ''}>\n{self.text()}"
 
 
-class Node:
-    """One node. Packets share its connections until ``fork``; ``now`` is its virtual clock in seconds."""
+Observer = Callable[[Result], object]
 
-    def __init__(self, state: NodeState, *, assume: bool | None = None, verbose: bool = False, notes: Sequence[str] = ()) -> None:
+
+class Node:
+    """One node. Packets share its connections until ``fork``; ``now`` is its virtual clock in seconds.
+
+    ``notes`` say what was filled in or looked odd; ``observer`` is told every result of ``receive``, ``send`` and ``outcomes``.
+    """
+
+    def __init__(
+        self, state: NodeState, *, assume: bool | None = None, verbose: bool = False, notes: Sequence[str] = (),
+        observer: Observer | None = None,
+    ) -> None:  # fmt: skip
         self.state = state
         self.netns = Netns(state, assume=assume, verbose=verbose)
         self.notes = tuple(notes)
+        self._observer = observer
 
     @property
     def now(self) -> float:
@@ -99,21 +109,40 @@ class Node:
         """A packet comes in by ``iface`` (without it: by the device that leads back to its source)."""
         one = described(packet)
         indev = iface or self.way_in(one.packet)
-        if indev is None:
-            return self.send(packet, choices=choices, seed=seed)
-        trace = self.netns.receive(one.packet, indev, mark=one.mark, choices=choices or Seeded(seed), mac=one.mac, physin=one.physin)
-        return Result(trace, packet)
+        return self._walked(one, indev, packet, choices or Seeded(seed))
 
     def send(self, packet: Any, *, choices: Choices | None = None, seed: int = 0) -> Result:
         """The node itself sends a packet."""
-        one = described(packet)
-        return Result(self.netns.send(one.packet, mark=one.mark, uid=one.uid, gid=one.gid, choices=choices or Seeded(seed)), packet)
+        return self._walked(described(packet), None, packet, choices or Seeded(seed))
 
-    def outcomes(self, packet: Any, iface: str | None = None) -> list[Result]:
-        """Every possible outcome with its exact ``probability``; ``iface`` None: sent by the node."""
+    def trace(self, packet: Any, iface: str | None = None, *, local: bool = False, seed: int = 0) -> Result:
+        """What ``dataplane trace`` does: a packet comes in by ``iface``, or the node sends it."""
+        return self.send(packet, seed=seed) if local else self.receive(packet, iface, seed=seed)
+
+    def outcomes(self, packet: Any, iface: str | None = None, *, local: bool = False) -> list[Result]:
+        """Every possible outcome with its exact ``probability``, from the connections as they are, which stay so."""
         one = described(packet)
-        found = self.netns.outcomes(one.packet, iface, mark=one.mark, uid=one.uid, gid=one.gid, mac=one.mac, physin=one.physin)
-        return [Result(trace, packet, probability) for probability, trace in found]
+        indev = None if local else iface or self.way_in(one.packet)
+        return [self._told(Result(trace, packet, probability)) for probability, trace in self.walks(one, indev)]
+
+    def _walked(self, one: Described, indev: str | None, given: Any, choices: Choices) -> Result:
+        return self._told(Result(self.walk(one, indev, choices), given))
+
+    def walk(self, one: Described, indev: str | None, choices: Choices) -> Trace:
+        """The bare trace of a packet that comes in by ``indev``, or (None) is sent by the node itself."""
+        if indev is None:
+            return self.netns.send(one.packet, mark=one.mark, uid=one.uid, gid=one.gid, choices=choices)
+        return self.netns.receive(one.packet, indev, mark=one.mark, choices=choices, mac=one.mac, physin=one.physin)
+
+    def walks(self, one: Described, indev: str | None) -> list[tuple[Fraction, Trace]]:
+        """The bare traces of all outcomes, each with its probability."""
+        found = self.netns.outcomes(one.packet, indev, mark=one.mark, uid=one.uid, gid=one.gid, mac=one.mac, physin=one.physin)
+        return list(found)
+
+    def _told(self, result: Result) -> Result:
+        if self._observer is not None:
+            self._observer(result)
+        return result
 
     def way_in(self, packet: Packet) -> str | None:
         """The device by which such a packet arrives: None when its source is the node's own address."""
@@ -129,15 +158,17 @@ class Node:
     def fork(self) -> Node:
         """A node of the same rules whose connections change independently."""
         other = Node.__new__(Node)
-        other.state, other.netns, other.notes = self.state, self.netns.fork(), self.notes
+        other.state, other.netns, other.notes, other._observer = self.state, self.netns.fork(), self.notes, self._observer
         return other
 
 
 class Cluster:
     """Kubernetes objects, ready to be compiled for a node."""
 
-    def __init__(self, objects: ClusterObjects) -> None:
+    def __init__(self, objects: ClusterObjects, observer: Observer | None = None) -> None:
         self.objects = objects
+        self.notes = objects.notes
+        self._observer = observer
 
     def node(self, name: str | None = None, mode: str = "iptables", **options: Any) -> Node:  # Any: options of compile_node
         """One node as kube-proxy would program it."""
@@ -147,7 +178,7 @@ class Cluster:
         from dataplane.proxy.compile import compile_node
 
         compiled = compile_node(self.objects, node_of(self.objects, name), **options)
-        return Node(compiled.state, notes=compiled.notes)
+        return Node(compiled.state, notes=compiled.notes, observer=self._observer)
 
 
 def described(packet: Any) -> Described:
@@ -158,23 +189,31 @@ def described(packet: Any) -> Described:
         return parse_packet(packet)
     if isinstance(packet, Packet):
         return Described(packet)
-    from dataplane.adapters.scapy import from_scapy
+    if not hasattr(packet, "haslayer"):
+        raise InputError(Problem(f"expected a packet expression, a Packet or a scapy packet, got {type(packet).__name__}"))
+    from dataplane.adapters.scapy import from_scapy, source_mac
 
-    return Described(from_scapy(packet))
+    return Described(from_scapy(packet), mac=source_mac(packet))
 
 
 def load(
-    manifests: str | PathLike[str] | Sequence[str | PathLike[str]] | Iterable[Mapping[str, Any]], *, config: str | None = None, recursive: bool = False
+    manifests: str | PathLike[str] | Sequence[str | PathLike[str]] | Iterable[Mapping[str, Any]], *,
+    config: str | PathLike[str] | None = None, recursive: bool = False, observer: Observer | None = None,
 ) -> Cluster:  # fmt: skip
-    """A cluster from files, directories, or objects that are mappings already."""
+    """A cluster from files, directories, or objects that are mappings already.
+
+    Raises SpecError or ParseError with everything that is wrong in them.
+    """
     from dataplane.kube import load as kube
 
-    if isinstance(manifests, str | PathLike):
-        manifests = [manifests]
-    given = list(manifests)
-    if given and isinstance(given[0], Mapping):
-        return Cluster(kube.load_objects(given))  # type: ignore[arg-type]  # all are mappings then
-    return Cluster(kube.load([fspath(one) for one in given], config=config, recursive=recursive))  # type: ignore[arg-type]  # paths
+    given = [manifests] if isinstance(manifests, str | PathLike) else list(manifests)
+    objects = [one for one in given if isinstance(one, Mapping)]
+    paths = [fspath(one) for one in given if not isinstance(one, Mapping)]
+    if objects and (paths or config is not None):
+        raise InputError(Problem("files and objects cannot be mixed: give either"))
+    if objects:
+        return Cluster(kube.load_objects(objects), observer)
+    return Cluster(kube.load(paths, config=fspath(config) if config is not None else None, recursive=recursive), observer)
 
 
 def load_snapshot(directory: str | PathLike[str], **options: Any) -> Node:  # Any: options of Node

@@ -36,7 +36,8 @@ class _Lazy(click.Group):
 def cli() -> None:
     """What does a Kubernetes node do with this packet?
 
-    dataplane compiles Services as kube-proxy does and walks packets through the rules as the Linux kernel does: no root, no cluster.
+    dataplane compiles Services as kube-proxy does and walks packets through the rules as the Linux kernel does: without root,
+    without a cluster.
 
     \b
     From manifests (what is missing is filled in as the control plane would, and said):

@@ -11,10 +11,16 @@ from dataplane.cli.source import Source, compiled, manifest_options
 
 @click.command("compile")
 @manifest_options
-@click.option("-o", "--output", type=click.Choice(["restore", "save"]), help="restore: what kube-proxy feeds iptables-restore; save: what iptables-save prints afterwards.")
+@click.option(
+    "-o", "--output", type=click.Choice(["restore", "save"]),
+    help="restore: what kube-proxy feeds iptables-restore. save: what iptables-save prints afterwards.  [default: save, without --out]",
+)  # fmt: skip
 @click.option("--out", metavar="DIR", help="Write the whole node as a snapshot directory.")
 def command(output: str | None, out: str | None, **options: Any) -> None:  # Any: the fields of Source
     """Compile Services into the rules that kube-proxy 1.36 programs on a node.
+
+    What the manifests leave out (cluster addresses, node ports, Pods' addresses, EndpointSlices) is filled in as the control plane
+    would, and said on stderr.
 
     \b
     dataplane compile -f bookinfo.yaml --node node-a --out state/

@@ -1,192 +1,216 @@
-"""The machines' interface of ``trace``: packets as JSON lines in, outcomes as JSON lines out, a line each.
+"""The machines' interface of ``trace``: packets as JSON lines in, outcomes as JSON lines out, line by line as they come.
 
-Sequence and acknowledgement numbers that nobody gives are derived from the packets before, so that a handshake written with flags only is
-inside the windows. ``reply_to`` turns round what that packet became.
+What is kept of earlier packets is what their answers need: nothing of a packet that no later line of the file replies to.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NamedTuple
 
 import click
 
+from dataplane.cli.dialogue import Dialogue
+from dataplane.cli.packet_json import Record, read_line
 from dataplane.cli.render_json import merged, outcome
-from dataplane.engine.choices import Seeded
-from dataplane.errors import ParseError, Problem
-from dataplane.inet import ICMP, ICMPV6, PROTOCOL_NUMBERS, SCTP, TCP, UDP, parse_address
+from dataplane.engine.choices import Choices, Seeded
+from dataplane.errors import InputError, ParseError, Problem
+from dataplane.inet import ICMP, ICMPV6, SCTP, TCP
 from dataplane.node import Node
-from dataplane.packet import ACK, FIN, FLAG_LETTERS, SYN, Packet
-from dataplane.packet_text import make_packet
+from dataplane.packet import ACK, SYN, Packet
+from dataplane.packet_text import Described, make_packet
 from dataplane.trace import Trace
 
-_PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": SCTP, "icmp": ICMP}
-_KEYS = frozenset((
-    "id", "in", "src", "dst", "proto", "sport", "dport", "flags", "ttl", "reply_to", "mark", "seq", "ack", "window", "length", "tos", "type",
-    "code", "uid", "gid", "mac", "chunks",
-))  # fmt: skip
+Ends = tuple[int, int, int, int, int]  # source, destination, protocol, source port, destination port
+_CONNECTED: Final = frozenset((TCP, SCTP))
+_ECHO: Final = {4: (8, 0), 6: (128, 129)}
 
 
-@dataclass(slots=True)
-class _Sent:
-    """What a packet was and became, for its replies."""
+class _Cause(NamedTuple):
+    """What an answer has to know of the packet that it answers: what it became, where it left, and their dialogue."""
 
-    packet: Packet
+    packet: Packet | None
+    oif: str | None
+    dialogue: Dialogue
+    side: int
+
+
+class _Ends(NamedTuple):
+    """Who speaks to whom in a packet that is to be made; ``sport`` of an echo is its identifier."""
+
+    family: int
+    source: int
+    target: int
+    protocol: int
+    sport: int
+    dport: int
+
+
+class _Sent(NamedTuple):
+    described: Described
     indev: str | None
-    trace: Trace
+    dialogue: Dialogue
+    side: int
 
 
 def run(node: Node, file: str, *, everything: bool, seed: int) -> None:
-    """Reads packets, walks them, prints a line each."""
-    choices = Seeded(seed)
-    sent: dict[Any, _Sent] = {}
-    numbers: dict[tuple[int, int, int, int], int] = {}
-    out = sys.stdout
-    for line, record in _records(file):
-        packet, indev = _packet(record, sent, numbers, file, line)
-        if indev is not None and indev not in node.netns.kernel.links:
-            _refuse(file, line, f"no interface {indev!r} on this node: it has {', '.join(node.netns.kernel.links)}")
-        mark = _number(record, "mark", 0, file, line)
-        if everything:
-            found = list(node.netns.outcomes(packet, indev, mark=mark))
-            outcomes, trace = merged(found), found[0][1]
-        else:
-            trace = node.netns.send(packet, mark=mark, choices=choices) if indev is None else node.netns.receive(packet, indev, mark=mark, choices=choices)
-            outcomes = [outcome(trace, None)]
-        if record.get("id") is not None:
-            sent[record["id"]] = _Sent(packet, indev, trace)
-        out.write(json.dumps({"id": record.get("id"), "outcomes": outcomes}) + "\n")
+    """Reads packets, walks them, prints a line each. Raises ParseError for a line that is none, naming it."""
+    walker = _Walker(node, Seeded(seed), everything=everything, wanted=_replied(file))
+    write = sys.stdout.write
+    for record in _records(file):
+        write(json.dumps({"id": record.id, "outcomes": walker.outcomes(record)}) + "\n")
 
 
-def _records(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    stream = click.get_text_stream("stdin") if file == "-" else Path(file).open(encoding="utf-8")
-    with stream:
-        for number, text in enumerate(stream, 1):
-            if not text.strip():
-                continue
-            try:
-                record = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise ParseError(Problem(f"invalid JSON: {error.msg}", file, number, error.colno)) from None
-            if not isinstance(record, dict):
-                _refuse(file, number, "expected an object, such as {\"id\": 1, \"in\": \"eth0\", \"src\": …}")
-            strange = sorted(set(record) - _KEYS)
-            if strange:
-                _refuse(file, number, f"unknown field {strange[0]!r}: expected some of {', '.join(sorted(_KEYS))}")
-            yield number, record
+class _Walker:
+    """Follows a file of packets on one node."""
+
+    def __init__(self, node: Node, choices: Choices, *, everything: bool, wanted: frozenset[int | str] | None) -> None:
+        self._node = node
+        self._choices = choices
+        self._everything = everything
+        self._wanted = wanted
+        self._causes: dict[int | str, _Cause] = {}
+        self._dialogues: dict[Ends, tuple[Dialogue, int]] = {}
+
+    def outcomes(self, record: Record) -> list[dict[str, Any]]:
+        """What becomes of a line's packet; nothing where it answers a packet that came to nothing."""
+        sent = self._reply(record) if record.reply_to is not None else self._opening(record)
+        if sent is None:
+            if record.id is not None:
+                self._causes[record.id] = _Cause(None, None, Dialogue(), 0)
+            return []
+        self._node.now = record.values.get("at", self._node.now)
+        found, trace = self._walked(sent, record)
+        if record.id is not None and (self._wanted is None or record.id in self._wanted):
+            gone = trace.verdict in ("forward", "local")
+            oif = trace.oif if trace.verdict == "forward" else None
+            self._causes[record.id] = _Cause(trace.packet if gone else None, oif, sent.dialogue, sent.side)
+        return found
+
+    def _walked(self, sent: _Sent, record: Record) -> tuple[list[dict[str, Any]], Trace]:
+        try:
+            if not self._everything:
+                trace = self._node.walk(sent.described, sent.indev, self._choices)
+                return [outcome(trace, None)], trace
+            found = self._node.walks(sent.described, sent.indev)
+        except InputError as error:
+            raise ParseError([problem.within(file=record.file, line=record.line) for problem in error.problems]) from None
+        return merged(found), found[0][1]
+
+    def _opening(self, record: Record) -> _Sent:
+        """A packet that says everything itself; a side of a connection that was heard before goes on speaking."""
+        values = record.values
+        for name in ("src", "dst", "proto"):
+            if name not in values:
+                record.refuse(f"{name} is needed where there is no reply_to")
+        (family, source), (other, target), protocol = values["src"], values["dst"], values["proto"]
+        if family != other:
+            record.refuse(f"src is IPv{family}, dst IPv{other}")
+        ends = _Ends(family, source, target, protocol, values.get("sport", 0), values.get("dport", 0))
+        flags = values.get("flags", SYN)
+        dialogue, side = self._dialogue(ends, answering=flags & (SYN | ACK) == SYN | ACK)
+        return _Sent(_described(record, _packet(record, ends, flags, dialogue, side)), values.get("in"), dialogue, side)
+
+    def _reply(self, record: Record) -> _Sent | None:
+        """The answer to what another packet became; None where it became nothing that could be answered."""
+        cause = self._causes.get(record.reply_to) if record.reply_to is not None else None
+        if cause is None:
+            record.refuse(f"reply_to: no packet with id {json.dumps(record.reply_to)} before this line")
+        became, values = cause.packet, record.values
+        if became is None:
+            return None
+        family, source = values.get("src", (became.family, became.daddr))
+        other, target = values.get("dst", (became.family, became.saddr))
+        if family != other:
+            record.refuse(f"the answer would go from IPv{family} to IPv{other}")
+        own = ICMP if became.is_icmp else became.protocol
+        protocol = values.get("proto", own)
+        sport = values.get("sport", became.icmp_id if became.is_icmp else became.dport)
+        ends = _Ends(family, source, target, protocol, sport, values.get("dport", became.sport))
+        dialogue, side = (cause.dialogue, 1 - cause.side) if protocol == own else (Dialogue(), 0)
+        if protocol in _CONNECTED:
+            self._dialogues[ends[1:]] = dialogue, side
+        answer = SYN | ACK if became.tcp_flags & (SYN | ACK) == SYN else ACK
+        packet = _packet(record, ends, values.get("flags", answer), dialogue, side)
+        return _Sent(_described(record, packet), values.get("in", cause.oif), dialogue, side)
+
+    def _dialogue(self, ends: _Ends, *, answering: bool) -> tuple[Dialogue, int]:
+        if ends.protocol not in _CONNECTED or self._everything:
+            return Dialogue(), int(answering and ends.protocol == TCP)
+        known = self._dialogues.get(ends[1:])
+        if known is None:
+            known = self._dialogues[ends[1:]] = Dialogue(), int(answering and ends.protocol == TCP)
+        return known
 
 
-def _refuse(file: str, line: int, message: str) -> NoReturn:
-    raise ParseError(Problem(message, file, line))
-
-
-def _number(record: dict[str, Any], name: str, default: int, file: str, line: int, high: int = 0xFFFFFFFF) -> int:
-    value = record.get(name)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= high:
-        _refuse(file, line, f"{name}: expected a number from 0 to {high}, got {value!r}")
-    return value
-
-
-def _packet(
-    record: dict[str, Any], sent: dict[Any, _Sent], numbers: dict[tuple[int, int, int, int], int], file: str, line: int
-) -> tuple[Packet, str | None]:
-    """The packet of a record and where it enters (None: the node sends it)."""
-    base, indev = None, record.get("in")
-    if record.get("reply_to") is not None:
-        if record["reply_to"] not in sent:
-            _refuse(file, line, f"reply_to: no packet with id {record['reply_to']!r} before this line")
-        before = sent[record["reply_to"]]
-        base = before.trace.packet
-        if "in" not in record:
-            indev = before.trace.oif if before.trace.verdict == "forward" else None
-    if indev is not None and not isinstance(indev, str):
-        _refuse(file, line, f"in: expected an interface name or null, got {indev!r}")
-    source, target = _address(record, "src", base.daddr if base else None, file, line), _address(record, "dst", base.saddr if base else None, file, line)
-    family = _family(record, base, file, line)
-    protocol = _protocol(record, base, family, file, line)
-    sport = _number(record, "sport", base.dport if base else 0, file, line, 65535)
-    dport = _number(record, "dport", base.sport if base else 0, file, line, 65535)
-    ttl = _number(record, "ttl", 64, file, line, 255)
-    if protocol in (ICMP, ICMPV6):
-        answering = base is not None and base.icmp_type in (8, 128)
-        kind = (0 if family == 4 else 129) if answering else (8 if family == 4 else 128)
-        return make_packet(
-            protocol, family, source, target, ttl=ttl, icmp_type=_number(record, "type", kind, file, line, 255),
-            icmp_code=_number(record, "code", 0, file, line, 255),
-            icmp_id=_number(record, "sport", base.icmp_id if base else 0, file, line, 65535),
-        ), indev  # fmt: skip
-    payload = _number(record, "length", 0, file, line, 65000)
+def _packet(record: Record, ends: _Ends, flags: int, dialogue: Dialogue, side: int) -> Packet:
+    values = record.values
+    family, source, target, protocol, sport, dport = ends
+    ttl, tos, payload = values.get("ttl", 64), values.get("tos", 0), values.get("length", 0)
     if protocol == TCP:
-        default = _reply_flags(base) if base is not None else "S"
-        flags = _flags(record.get("flags", default), file, line)
-        there, back = (source, sport, target, dport), (target, dport, source, sport)
-        seq, ack = _windows(numbers, there, back, base, flags)
-        seq, ack = _number(record, "seq", seq, file, line), _number(record, "ack", ack, file, line)
-        numbers[there] = (seq + payload + bool(flags & SYN) + bool(flags & FIN)) & 0xFFFFFFFF
+        seq, ack = dialogue.numbers(side, flags, payload, values.get("seq"), values.get("ack"))
         return make_packet(
-            TCP, family, source, target, sport, dport, flags=flags, ttl=ttl, seq=seq, ack=ack, payload=payload,
-            window=_number(record, "window", 65535, file, line, 65535),
-        ), indev  # fmt: skip
-    chunks = tuple(record.get("chunks") or ((2,) if base is not None else (1,)))
-    return make_packet(protocol, family, source, target, sport, dport, ttl=ttl, payload=payload, chunks=chunks), indev
+            TCP, family, source, target, sport, dport, flags=flags, ttl=ttl, tos=tos, seq=seq, ack=ack, payload=payload,
+            window=values.get("window", 65535),
+        )  # fmt: skip
+    if protocol in (ICMP, ICMPV6):
+        kind = values.get("type", _ECHO[family][side])
+        return make_packet(
+            ICMP if family == 4 else ICMPV6, family, source, target, ttl=ttl, tos=tos, payload=payload, icmp_type=kind,
+            icmp_code=values.get("code", 0), icmp_id=sport,
+        )  # fmt: skip
+    if protocol == SCTP:
+        said = dialogue.chunk(side)
+        return make_packet(
+            SCTP, family, source, target, sport, dport, ttl=ttl, tos=tos, payload=payload, chunk=values.get("chunk", said.kind),
+            vtag=said.vtag,
+        )  # fmt: skip
+    return make_packet(protocol, family, source, target, sport, dport, ttl=ttl, tos=tos, payload=payload)
 
 
-def _windows(numbers: dict[tuple[int, int, int, int], int], there: Any, back: Any, base: Packet | None, flags: int) -> tuple[int, int]:
-    """Sequence and acknowledgement numbers that fit what was sent before."""
-    opening = 1000 if base is None else 5000
-    seq = opening if flags & SYN else numbers.get(there, opening + 1)
-    known = numbers.get(back)
-    if base is not None:
-        known = (base.seq + base.payload + bool(base.tcp_flags & SYN) + bool(base.tcp_flags & FIN)) & 0xFFFFFFFF
-        if not flags & SYN and base.tcp_flags & ACK:
-            seq = base.ack
-    return seq, (known if known is not None else 5001 if base is None else 1001) if flags & ACK else 0
+def _described(record: Record, packet: Packet) -> Described:
+    values = record.values
+    return Described(
+        packet, values.get("mark", 0), values.get("uid", 0), values.get("gid", 0), values.get("mac"), values.get("physin", "")
+    )  # fmt: skip
 
 
-def _reply_flags(base: Packet) -> str:
-    return "SA" if base.tcp_flags & SYN and not base.tcp_flags & ACK else "A"
+def _records(file: str) -> Iterator[Record]:
+    for number, text in enumerate(_lines(file), 1):
+        record = read_line(text, file, number)
+        if record is not None:
+            yield record
 
 
-def _flags(text: Any, file: str, line: int) -> int:
-    if not isinstance(text, str) or any(letter not in FLAG_LETTERS for letter in text.upper().replace(".", "")):
-        _refuse(file, line, f"flags: expected letters of {FLAG_LETTERS}, got {text!r}")
-    return sum({1 << FLAG_LETTERS.index(letter) for letter in text.upper() if letter != "."})
+def _lines(file: str) -> Iterator[str]:
+    if file == "-":
+        yield from _decoded(click.get_text_stream("stdin", encoding="utf-8"), file)
+        return
+    with Path(file).open(encoding="utf-8") as stream:
+        yield from _decoded(stream, file)
 
 
-def _address(record: dict[str, Any], name: str, default: int | None, file: str, line: int) -> int:
-    value = record.get(name)
-    if value is None:
-        if default is None:
-            _refuse(file, line, f"{name}: an address is needed")
-        return default
+def _decoded(stream: Iterable[str], file: str) -> Iterator[str]:
+    number = 0
     try:
-        return parse_address(value)[1]
-    except (ValueError, TypeError):
-        _refuse(file, line, f"{name}: expected an IP address, got {value!r}")
+        for text in stream:
+            number += 1
+            yield text
+    except UnicodeDecodeError as error:
+        raise ParseError(Problem(f"not UTF-8: {error.reason}", file, number + 1)) from None
 
 
-def _family(record: dict[str, Any], base: Packet | None, file: str, line: int) -> int:
-    families = {6 if ":" in record[name] else 4 for name in ("src", "dst") if isinstance(record.get(name), str)}
-    if base is not None:
-        families.add(base.family)
-    if len(families) != 1:
-        _refuse(file, line, "src and dst: addresses of one family are needed")
-    return families.pop()
-
-
-def _protocol(record: dict[str, Any], base: Packet | None, family: int, file: str, line: int) -> int:
-    name = record.get("proto")
-    if name is None:
-        if base is None:
-            _refuse(file, line, "proto: expected tcp, udp, sctp or icmp")
-        return base.protocol
-    number = _PROTOCOLS.get(name, PROTOCOL_NUMBERS.get(name) if isinstance(name, str) else name if isinstance(name, int) else None)
-    if number is None:
-        _refuse(file, line, f"proto: expected tcp, udp, sctp or icmp, got {name!r}")
-    return ICMPV6 if number == ICMP and family == 6 else number
+def _replied(file: str) -> frozenset[int | str] | None:
+    """The ids that lines reply to; None (any) where the file can be read only once."""
+    if file == "-" or not Path(file).is_file():
+        return None
+    wanted = set()
+    for number, text in enumerate(_lines(file), 1):
+        if '"reply_to"' in text:
+            record = read_line(text, file, number)
+            if record is not None and record.reply_to is not None:
+                wanted.add(record.reply_to)
+    return frozenset(wanted)

@@ -35,7 +35,7 @@ def outcome(trace: Trace, probability: Fraction | None) -> dict[str, Any]:
 def _packet(trace: Trace) -> dict[str, Any]:
     packet = trace.packet
     sport: int | None = packet.icmp_id if packet.is_icmp else packet.sport
-    dport: int | None = packet.dport
+    dport: int | None = None if packet.is_icmp else packet.dport
     if trace.random_sport:
         sport = None
     if trace.random_dport:
@@ -52,7 +52,8 @@ def _reply(packet: Packet | None) -> dict[str, Any] | None:
     ends = {"src": format_address(packet.family, packet.saddr), "dst": format_address(packet.family, packet.daddr)}
     if packet.is_icmp:
         return {**ends, "proto": "icmp", "type": packet.icmp_type, "code": packet.icmp_code}
-    return {**ends, "proto": protocol_name(packet), "sport": packet.sport, "dport": packet.dport, "flags": flag_letters(packet.tcp_flags)}
+    ports = {"sport": packet.sport, "dport": packet.dport}
+    return {**ends, "proto": protocol_name(packet), **ports, "flags": flag_letters(packet.tcp_flags)}
 
 
 def merged(outcomes: Sequence[tuple[Fraction, Trace]]) -> list[dict[str, Any]]:
@@ -67,8 +68,12 @@ def merged(outcomes: Sequence[tuple[Fraction, Trace]]) -> list[dict[str, Any]]:
 
 def render_json(outcomes: Sequence[tuple[Fraction | None, Trace]], *, indent: int | None) -> str:
     """All outcomes with their walks."""
-    made = [{**outcome(trace, probability), "reason": trace.reason, "visited": trace.visited, "steps": _steps(trace)} for probability, trace in outcomes]
-    return json.dumps({"packet": describe(outcomes[0][1].original), "in": outcomes[0][1].indev, "outcomes": made}, indent=indent)
+    made = [
+        {**outcome(trace, probability), "reason": trace.reason, "visited": trace.visited, "steps": _steps(trace)}
+        for probability, trace in outcomes
+    ]
+    first = outcomes[0][1]
+    return json.dumps({"packet": describe(first.original), "in": first.indev, "outcomes": made}, indent=indent)
 
 
 def _steps(trace: Trace) -> list[dict[str, Any]]:

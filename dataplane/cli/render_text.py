@@ -1,22 +1,25 @@
 """A trace for people: numbered steps, the flow after each rewrite, and at the end what it came to.
 
-Reads events only, in the manner of Open vSwitch's ofproto/trace.
+Reads events only, in the manner of Open vSwitch's ofproto/trace. Rules that did not match are shown where they were recorded.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Final
 
 from dataplane.inet import format_endpoint
-from dataplane.packet import describe
+from dataplane.packet import Packet, describe
+from dataplane.rules.iptables import Rule
 from dataplane.text.iptables import print_rule
 from dataplane.trace import (
     ChangeEvent,
     ChoiceEvent,
     ConntrackEvent,
-    EndEvent,
+    Event,
     HookEvent,
     NatEvent,
     NoMatchEvent,
@@ -30,98 +33,39 @@ from dataplane.trace import (
 )
 
 _BOLD, _DIM, _RED, _GREEN, _YELLOW, _OFF = "\033[1m", "\033[2m", "\033[31m", "\033[32m", "\033[33m", "\033[0m"
-_VERDICT_COLOURS = {"forward": _GREEN, "local": _GREEN, "drop": _RED, "reject": _RED, "unknown": _YELLOW}
-_SERVICE = re.compile(r"([a-z0-9.-]+/[a-z0-9.-]+(?::[a-z0-9.-]+)?)")
+_VERDICT_COLOURS: Final = {"forward": _GREEN, "local": _GREEN, "drop": _RED, "reject": _RED, "unknown": _YELLOW}
+_SERVICE: Final = re.compile(r"([a-z0-9.-]+/[a-z0-9.-]+(?::[a-z0-9.-]+)?)")
+_TOLD_BY: Final = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL", "KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-SEP-", "KUBE-FW-")
 
 
-def render(trace: Trace, *, verbose: bool = False, colour: bool = False, guessed: bool = False, indent: str = "") -> str:
-    """The whole text of a trace, without a final newline."""
-    lines = [f"Packet: {describe(trace.original)} [ttl {trace.original.ttl}]", _entry(trace, guessed), ""]
-    lines += list(_steps(trace, verbose))
-    lines += ["", *_summary(trace)]
-    for reply in trace.replies:
-        lines += ["", "The node answers:", render(reply, verbose=verbose, indent=indent + "    ")]
-    text = "\n".join(indent + line if line and not line.startswith(indent + "    Packet") else line for line in lines)
-    return _coloured(text, trace) if colour else text
-
-
-def _entry(trace: Trace, guessed: bool) -> str:
-    if trace.indev is None:
-        return "Sent by the node itself" + (" (its source is the node's own address)" if guessed else "")
-    return f"Enters by {trace.indev}" + (" (the way back to its source)" if guessed else "")
-
-
-def _steps(trace: Trace, verbose: bool) -> Iterator[str]:
-    number = 0
-    family = trace.original.family
-    open_table = ""
+def render(trace: Trace, *, verbose: bool = False, colour: bool = False, guessed: bool = False) -> str:
+    """The whole text of a trace, without a final newline. ``guessed``: the way in was not given by the user."""
+    original = trace.original
+    lines = [f"Packet: {describe(original)} [ttl {original.ttl}]", _entry(trace, guessed), ""]
+    steps = _Steps(original, verbose)
     for event in trace.events:
-        if isinstance(event, HookEvent):
-            number += 1
-            devices = " ".join(f"{name}={dev}" for name, dev in (("in", event.indev), ("out", event.outdev)) if dev)
-            yield f"{number:2}. {event.hook}{f'  {devices}' if devices else ''}"
-        elif isinstance(event, TableEvent):
-            open_table = f"    {event.table} {event.chain}"
-        elif isinstance(event, RuleEvent | NoMatchEvent | PolicyEvent):
-            if isinstance(event, NoMatchEvent) and not verbose:
-                continue
-            if isinstance(event, PolicyEvent) and event.policy == "ACCEPT" and not verbose:
-                continue
-            if open_table:
-                yield open_table
-                open_table = ""
-            yield from _rule(event, family)
-        else:
-            yield from _other(event)
+        lines += steps.lines(event)
+    lines += ["", *summary(trace)]
+    for reply in trace.replies:
+        lines += ["", "What the node answers:"]
+        lines += [f"    {line}".rstrip() for line in render(reply, verbose=verbose).splitlines()]
+    return "\n".join(_coloured(line, trace) for line in lines) if colour else "\n".join(lines)
 
 
-def _rule(event: RuleEvent | NoMatchEvent | PolicyEvent, family: int) -> Iterator[str]:
-    if isinstance(event, PolicyEvent):
-        yield f"      policy of {event.ref.chain}: {event.policy}"
-        return
-    pad = "      " + "  " * event.depth
-    text = print_rule(event.rule, family)
-    if isinstance(event, NoMatchEvent):
-        yield f"{pad}. {event.ref.chain} {event.ref.number}: {text}    [no: {event.reason}]"
-        return
-    yield f"{pad}{event.ref.chain} {event.ref.number}: {text}"
-    if event.action in ("drop", "reject"):
-        yield f"{pad}  => {event.action}"
-
-
-def _other(event: object) -> Iterator[str]:
-    if isinstance(event, ConntrackEvent):
-        yield f"    conntrack: {event.state}" + (f" ({event.detail})" if event.detail else "")
-    elif isinstance(event, NatEvent):
-        yield f"    nat: {event}" if event.old[1] or event.new[1] else f"    nat: {event.kind} ({event.why})"
-    elif isinstance(event, RouteEvent):
-        yield f"    {event.what}: {event.decision}"
-    elif isinstance(event, ChangeEvent):
-        shown = (hex(event.old), hex(event.new)) if event.field == "mark" else (event.old, event.new)
-        yield f"        {event.field} {shown[0]} -> {shown[1]}" if event.field != "ttl" else f"    ttl {event.old} -> {event.new}"
-    elif isinstance(event, ChoiceEvent):
-        near = Fraction(event.weight, event.total).limit_denominator(1000)
-        yield f"          random: taken with probability {near}"
-    elif isinstance(event, NoteEvent):
-        yield f"    note: {event.text}"
-    elif isinstance(event, TableLeft | EndEvent):
-        return
-
-
-def _summary(trace: Trace) -> Iterator[str]:
-    packet, original = trace.packet, trace.original
+def summary(trace: Trace) -> Iterator[str]:
+    """What it came to: the final packet, the Service, the rules visited, the verdict and who decided it."""
+    packet = trace.packet
     if trace.verdict in ("forward", "local"):
-        same = describe(packet) == describe(original)
-        yield "Final packet: " + ("unchanged" if same else describe(packet)) + f" [ttl {packet.ttl}]" + (f" [mark {trace.mark:#x}]" if trace.mark else "")
-        if trace.random_sport:
-            yield "  (its source port is chosen at random by the kernel)"
+        same = describe(packet) == describe(trace.original)
+        mark = f" [mark {trace.mark:#x}]" if trace.mark else ""
+        yield f"Final packet: {'unchanged' if same else describe(packet)} [ttl {packet.ttl}]{mark}"
+        if trace.random_sport or trace.random_dport:
+            yield f"  (the kernel picks its {'source' if trace.random_sport else 'destination'} port at random)"
     service = service_of(trace)
     if service:
         yield f"Service: {service}"
     yield f"Rules visited by the kernel: {trace.visited}"
-    verdict = f"Verdict: {trace.verdict}"
-    if trace.oif:
-        verdict += f" by {trace.oif}"
+    verdict = f"Verdict: {trace.verdict}" + (f" by {trace.oif}" if trace.oif and trace.verdict == "forward" else "")
     if trace.reason and trace.verdict != "forward":
         verdict += f": {trace.reason}"
     if trace.by is not None and trace.verdict in ("drop", "reject", "unknown"):
@@ -135,23 +79,120 @@ def service_of(trace: Trace) -> str:
     """``namespace/name:port -> ip:port`` by the comments of kube-proxy's chains, "" where none was met."""
     name, endpoint = "", ""
     for event in trace.rules():
-        comment = event.rule.match("comment")
-        if event.ref.chain.startswith("KUBE-") and comment is not None:
-            found = _SERVICE.match(str(comment.options[0].value)) if comment.options else None
-            text = str(comment.options[0].value) if comment.options else ""
-            if found and "/" in found.group(1) and (event.ref.chain.startswith(("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-S", "KUBE-EXTERNAL"))):
-                name = found.group(1)
-            if "no endpoints" in text or "no local endpoints" in text:
-                return f"{name} (has {'no local endpoints' if 'local' in text else 'no endpoints'})"
-    for step in trace.events:
-        if isinstance(step, NatEvent) and step.kind == "DNAT" and not step.why:
-            endpoint = format_endpoint(step.family, *step.new)
+        comment = _comment(event.rule)
+        if not event.ref.chain.startswith(_TOLD_BY) or not comment:
+            continue
+        found = _SERVICE.match(comment)
+        name = found.group(1) if found else name
+        for lack in ("no local endpoints", "no endpoints"):
+            if lack in comment:
+                return f"{name} (has {lack})"
+    for change in trace.events:
+        if isinstance(change, NatEvent) and change.kind == "DNAT" and not change.why:
+            endpoint = format_endpoint(change.family, *change.new)
     return f"{name} -> {endpoint}" if name and endpoint else name
 
 
-def _coloured(text: str, trace: Trace) -> str:
-    colour = _VERDICT_COLOURS[trace.verdict]
-    text = re.sub(r"(?m)^(Packet:|Final packet:|Service:)", rf"{_BOLD}\1{_OFF}", text)
-    text = re.sub(r"(?m)^(Verdict: .*)$", rf"{colour}\1{_OFF}", text)
-    text = re.sub(r"(?m)^( *\d+\. [A-Z]+.*)$", rf"{_BOLD}\1{_OFF}", text)
-    return re.sub(r"(?m)^( +\. .*)$", rf"{_DIM}\1{_OFF}", text)
+def _comment(rule: Rule) -> str:
+    match = rule.match("comment")
+    return str(match.options[0].value) if match is not None and match.options else ""
+
+
+def _entry(trace: Trace, guessed: bool) -> str:
+    if trace.indev is None:
+        return "Sent by the node itself" + (" (guessed: its source is the node's own address; --in says otherwise)" if guessed else "")
+    return f"Enters by {trace.indev}" + (" (guessed: the way back to its source; --in says otherwise)" if guessed else "")
+
+
+@dataclass(slots=True)
+class _Steps:
+    """The lines of one event after another; remembers the flow as rewritten so far and how deep the last rule stood."""
+
+    flow: Packet
+    verbose: bool
+    number: int = 0
+    depth: int = 0
+    heading: str = ""  # of a table in which nothing was shown yet
+    chance: str = ""  # of the rule that comes next
+
+    def lines(self, event: Event) -> Iterator[str]:
+        """What one event adds."""
+        match event:
+            case HookEvent():
+                self.number += 1
+                devices = "".join(f"  {name}={dev}" for name, dev in (("in", event.indev), ("out", event.outdev)) if dev)
+                yield f"{self.number:2}. {event.hook}{devices}"
+            case TableEvent():
+                self.heading, self.depth = f"    {event.table} {event.chain}", 0
+            case RuleEvent() | NoMatchEvent() | PolicyEvent():
+                yield from self._rule(event)
+            case ChoiceEvent():
+                odds = Fraction(event.weight, event.total)
+                near = odds.limit_denominator(1000)
+                self.chance = f"{near}" if near == odds else f"about {near}"
+            case ConntrackEvent() | RouteEvent() | NoteEvent() | ChangeEvent() | NatEvent():
+                yield from self._other(event)
+            case TableLeft():
+                self.heading, self.depth = "", 0
+
+    def _rule(self, event: RuleEvent | NoMatchEvent | PolicyEvent) -> Iterator[str]:
+        if isinstance(event, PolicyEvent):
+            if event.policy == "ACCEPT" and not self.verbose:
+                return
+            yield from self._headed()
+            yield f"      {event.ref.chain} policy: {event.policy}"
+            return
+        if isinstance(event, NoMatchEvent) and not self.verbose:
+            return
+        yield from self._headed()
+        self.depth = event.depth
+        text = f"{event.ref.chain} {event.ref.number}: {print_rule(event.rule, event.ref.family)}"
+        if isinstance(event, NoMatchEvent):
+            yield f"{self._pad()}. {text}    (no match: {event.reason})"
+            return
+        yield f"{self._pad()}{text}" + (f"    (chance {self.chance})" if self.chance else "")
+        self.chance = ""
+        if event.action in ("drop", "reject"):
+            yield f"{self._pad()}  => {event.action}"
+
+    def _other(self, event: ConntrackEvent | RouteEvent | NoteEvent | ChangeEvent | NatEvent) -> Iterator[str]:
+        match event:
+            case ConntrackEvent():
+                yield f"    conntrack: {event.state}" + (f" ({event.detail})" if event.detail else "")
+            case RouteEvent():
+                odds = f"    (chance {self.chance})" if self.chance else ""
+                self.chance = ""
+                yield f"    {event.what}: {event.decision}{odds}"
+            case NoteEvent():
+                yield f"    note: {event.text}"
+            case ChangeEvent():
+                old, new = (hex(event.old), hex(event.new)) if event.field in ("mark", "tos") else (event.old, event.new)
+                yield f"{self._pad()}  => {event.field} {old} -> {new}" if self.depth else f"    {event.field} {old} -> {new}"
+            case NatEvent():
+                yield f"    nat: {event}" if event.old != event.new else f"    nat: {event.kind}, nothing to change"
+                yield from self._rewritten(event)
+
+    def _rewritten(self, event: NatEvent) -> Iterator[str]:
+        if event.kind == "SNAT":
+            self.flow = replace(self.flow, saddr=event.new[0], sport=event.new[1] if self.flow.sport else 0)
+        else:
+            self.flow = replace(self.flow, daddr=event.new[0], dport=event.new[1] if self.flow.dport else 0)
+        yield f"    Flow now: {describe(self.flow)}"
+
+    def _headed(self) -> Iterator[str]:
+        if self.heading:
+            yield self.heading
+            self.heading = ""
+
+    def _pad(self) -> str:
+        return "      " + "  " * self.depth
+
+
+def _coloured(line: str, trace: Trace) -> str:
+    if line.startswith("Verdict:"):
+        return f"{_VERDICT_COLOURS[trace.verdict]}{line}{_OFF}"
+    if re.match(r"(Packet|Final packet|Service):| *\d+\. [A-Z]", line):
+        return f"{_BOLD}{line}{_OFF}"
+    if re.match(r" +\. ", line):
+        return f"{_DIM}{line}{_OFF}"
+    return line

@@ -4,66 +4,97 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from dataplane.cli.source import Source, manifest_options, state_of
 from dataplane.engine.choices import Seeded
 from dataplane.errors import ParseError
-from dataplane.inet import format_endpoint
+from dataplane.inet import format_address, format_endpoint, parse_address
 from dataplane.node import Node
 from dataplane.packet_text import Described, parse_packet
 from dataplane.trace import Trace
 
+_VERDICTS: Final = ("forward", "local", "drop", "reject", "unknown")
+_EXAMPLE: Final = "'tcp 203.0.113.7:40000 > 10.96.0.10:80'"
+
+Outcomes = Sequence[tuple[Fraction | None, Trace]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What was asked: packets, where they come in, and how the answer is wanted."""
+
+    indev: str | None
+    local: bool
+    everything: bool
+    seed: int
+    expect: str | None
+    verbose: bool
+    output: str
+
 
 @click.command("trace")
 @click.argument("expressions", nargs=-1, metavar="PACKET…")
-@click.option("--snapshot", metavar="DIR", help="A node's dumps instead of manifests.")
+@click.option("--snapshot", metavar="DIR", help="A node's dumps, instead of manifests.")
 @manifest_options
-@click.option("--in", "indev", metavar="IFACE", help="The packet comes in by this interface (default: the one that leads to its source).")
-@click.option("--local", is_flag=True, help="The node itself sends the packet.")
+@click.option("--in", "indev", metavar="IFACE", help="The interface by which it comes in.  [default: the one that leads to its source]")
+@click.option("--local", is_flag=True, help="The node itself sends it.")
 @click.option("--all", "everything", is_flag=True, help="Every possible outcome with its exact probability.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random decisions.")
 @click.option("--expect", metavar="WHAT", help="forward, local, drop, reject or IP:PORT: exit code 1 where it turns out otherwise.")
-@click.option("--assume-match/--assume-no-match", "assume", default=None, help="What matches without a model do (default: the answer is unknown).")
-@click.option("-v", "--verbose", is_flag=True, help="Also the rules that did not match, and why.")
-@click.option("-o", "--output", type=click.Choice(["text", "json", "jsonl", "trace"]), default="text", show_default=True, help="trace: the kernel's own TRACE lines.")
-@click.option("--packets", metavar="FILE", help="Packets as JSON lines (- for standard input); see the README.")
+@click.option(
+    "--assume-match/--assume-no-match", "assume", default=None, help="What matches without a model do.  [default: the answer is unknown]"
+)
+@click.option("-v", "--verbose", is_flag=True, help="Also the rules that did not match, each with the first reason.")
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json", "jsonl", "trace"]), help="trace: the kernel's own TRACE lines.  [default: text]"
+)
+@click.option("--packets", metavar="FILE", help="Packets as JSON lines (- for standard input), answered as JSON lines.")
 def command(
-    expressions: tuple[str, ...], snapshot: str | None, indev: str | None, local: bool, everything: bool, seed: int, expect: str | None,
-    assume: bool | None, verbose: bool, output: str, packets: str | None, **options: Any,
+    expressions: tuple[str, ...], snapshot: str | None, assume: bool | None, packets: str | None, output: str | None,
+    files: tuple[str, ...], recursive: bool, node: str | None, config: str | None, network: str | None, families: str | None,
+    mode: str, **asked: Any,
 ) -> int:  # fmt: skip
     """Show what a node does with a packet, rule by rule.
 
     \b
     dataplane trace -f rulesets/external-ip/ --node node-a 'tcp 203.0.113.7:40000 > 198.51.100.10:80'
     dataplane trace --snapshot DIR --in eth0 --all 'udp [2001:db8::7]:5353 > [2001:db8::1]:53'
-    PACKET: PROTOCOL SRC[:PORT] > DST[:PORT] [flags SA] [ttl 3] [mark 0x1]; IPv6 with ports in brackets.
+    dataplane trace --snapshot DIR --packets FILE.jsonl
+
+    PACKET is PROTOCOL SOURCE[:PORT] > DESTINATION[:PORT] and options in brackets: [flags SA] [ttl 3] [mark 0x1] [seq N] [ack N]
+    [len N] [tos N] [type N] [code N] [id N] [uid N] [gid N] [mac M] [physin IFACE]. IPv6 addresses with a port stand in brackets.
+    Several packets share the node's connections in the order given (with --all each starts afresh).
     """
-    if indev is not None and local:
-        raise click.UsageError("--in and --local exclude each other")
-    if packets is None and not expressions:
-        raise click.UsageError("say which packet, for example 'tcp 203.0.113.7:40000 > 10.96.0.10:80'")
-    given = [_parsed(text) for text in expressions]
-    node = Node(state_of(Source(snapshot=snapshot, **options)), assume=assume, verbose=verbose)
+    question = _Question(**asked, output=output or "text")
+    _check(question, expressions, packets, output)
+    described = [_parsed(text) for text in expressions]
+    source = Source(files, snapshot, node, config, network, families, recursive, mode)
+    made = Node(state_of(source), assume=assume, verbose=question.verbose)
     if packets is not None:
         from dataplane.cli.packets import run
 
-        run(node, packets, everything=everything, seed=seed)
+        run(made, packets, everything=question.everything, seed=question.seed)
         return 0
-    choices = Seeded(seed)
-    held = True
-    for described in given:
-        way = _way(node, described, indev, local)
-        outcomes = _outcomes(node, described, way, everything, choices)
-        _print(outcomes, output, verbose=verbose, guessed=way if indev is None and not local else "")
-        if expect is not None:
-            held = all(_holds(trace, expect) for _, trace in outcomes) and held
-    if not held:
-        click.echo(f"error: expected {expect}, but it turned out otherwise", err=True)
-    return 0 if held else 1
+    return _answer(made, described, question)
+
+
+def _check(question: _Question, expressions: Sequence[str], packets: str | None, output: str | None) -> None:
+    if question.indev is not None and question.local:
+        raise click.UsageError("--in and --local exclude each other")
+    if packets is None and not expressions:
+        raise click.UsageError(f"say which packet, for example {_EXAMPLE}")
+    if packets is not None and (expressions or question.indev is not None or question.local or question.expect is not None):
+        raise click.UsageError("--packets says all of a packet itself: leave out PACKET, --in, --local and --expect")
+    if packets is not None and output not in (None, "jsonl"):
+        raise click.UsageError(f"--packets is answered as JSON lines: -o jsonl, not {output}")
+    if question.expect is not None and question.expect not in _VERDICTS and _endpoint(question.expect) is None:
+        raise click.UsageError(f"--expect: expected forward, local, drop, reject or IP:PORT, got {question.expect!r}")
 
 
 def _parsed(text: str) -> Described:
@@ -73,58 +104,79 @@ def _parsed(text: str) -> Described:
         raise click.UsageError(str(error)) from None
 
 
-def _way(node: Node, described: Described, indev: str | None, local: bool) -> str | None:
-    if local:
-        return None
-    return indev if indev is not None else node.way_in(described.packet)
+def _answer(node: Node, packets: Sequence[Described], question: _Question) -> int:
+    choices = Seeded(question.seed)
+    held = True
+    for number, one in enumerate(packets):
+        guessed = question.indev is None and not question.local
+        way = node.way_in(one.packet) if guessed else question.indev
+        outcomes: Outcomes = (
+            [(result.probability, result.trace) for result in node.outcomes(one, way, local=way is None)]
+            if question.everything else [(None, node.walk(one, way, choices))]
+        )  # fmt: skip
+        if number and question.output == "text":
+            click.echo()
+        _print(outcomes, question, guessed=guessed)
+        if question.expect is not None:
+            held = _as_expected(outcomes, question.expect) and held
+    return 0 if held else 1
 
 
-def _outcomes(node: Node, one: Described, way: str | None, everything: bool, choices: Seeded) -> list[tuple[Fraction | None, Trace]]:
-    netns = node.netns
-    if everything:
-        return list(netns.outcomes(one.packet, way, mark=one.mark, uid=one.uid, gid=one.gid, mac=one.mac, physin=one.physin))
-    if way is None:
-        return [(None, netns.send(one.packet, mark=one.mark, uid=one.uid, gid=one.gid, choices=choices))]
-    return [(None, netns.receive(one.packet, way, mark=one.mark, choices=choices, mac=one.mac, physin=one.physin))]
-
-
-def _print(outcomes: list[tuple[Fraction | None, Trace]], output: str, *, verbose: bool, guessed: str | None) -> None:
-    if output in ("json", "jsonl"):
+def _print(outcomes: Outcomes, question: _Question, *, guessed: bool) -> None:
+    if question.output in ("json", "jsonl"):
         from dataplane.cli.render_json import render_json
 
-        click.echo(render_json(outcomes, indent=2 if output == "json" else None))
-        return
-    if output == "trace":
+        click.echo(render_json(outcomes, indent=2 if question.output == "json" else None))
+    elif question.output == "trace":
         from dataplane.cli.render_trace import render_trace
 
         for _, trace in outcomes:
             click.echo(render_trace(trace), nl=False)
-        return
-    from dataplane.cli.render_text import render
+    else:
+        from dataplane.cli.render_text import render
 
-    colour = sys.stdout.isatty() and not _no_colour()
-    for number, (probability, trace) in enumerate(outcomes, 1):
-        if probability is not None:
-            click.echo(f"Outcome {number} of {len(outcomes)}, probability {_chance(probability)}:")
-        click.echo(render(trace, verbose=verbose, colour=colour, guessed=guessed != ""))
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        for number, (probability, trace) in enumerate(outcomes, 1):
+            if probability is not None:
+                click.echo(f"{'' if number == 1 else chr(10)}Outcome {number} of {len(outcomes)}, probability {_chance(probability)}:")
+            click.echo(render(trace, verbose=question.verbose, colour=colour, guessed=guessed), color=colour)
 
 
 def _chance(probability: Fraction) -> str:
+    """The exact fraction; a long one with a short neighbour."""
     near = probability.limit_denominator(1000)
-    exact = f"{probability.numerator}/{probability.denominator}" if probability.denominator != 1 else f"{probability.numerator}"
-    return exact if near == probability else f"{exact} (about {near})"
+    return str(probability) if near == probability else f"{probability} (about {near})"
 
 
-def _no_colour() -> bool:
-    return bool(os.environ.get("NO_COLOR"))
+def _as_expected(outcomes: Outcomes, expect: str) -> bool:
+    failed = [trace for _, trace in outcomes if not _holds(trace, expect)]
+    for trace in failed[:1]:
+        click.echo(f"error: expected {expect}, got {_came_to(trace)}", err=True)
+    return not failed
 
 
 def _holds(trace: Trace, expect: str) -> bool:
-    if expect in ("forward", "local", "drop", "reject", "unknown"):
+    if expect in _VERDICTS:
         return trace.verdict == expect
     packet = trace.packet
+    return trace.verdict in ("forward", "local") and _endpoint(expect) == (packet.family, packet.daddr, packet.dport)
+
+
+def _came_to(trace: Trace) -> str:
+    packet = trace.packet
     if trace.verdict not in ("forward", "local"):
-        return False
-    if expect[:1].isdigit() or expect.startswith("["):
-        return format_endpoint(packet.family, packet.daddr, packet.dport) == expect
-    raise click.UsageError(f"--expect: expected forward, local, drop, reject or IP:PORT, got {expect!r}")
+        return f"{trace.verdict} ({trace.reason})"
+    there = format_endpoint(packet.family, packet.daddr, packet.dport) if packet.dport else format_address(packet.family, packet.daddr)
+    return f"{trace.verdict} to {there}"
+
+
+def _endpoint(text: str) -> tuple[int, int, int] | None:
+    """``IP:PORT`` or ``[IP]:PORT`` (or an address alone, port 0); None for anything else."""
+    host, _, port = text.rpartition(":") if text.count(":") == 1 or "]:" in text else (text, "", "0")
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        return None
+    try:
+        family, address = parse_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+    return family, address, int(port)

@@ -65,9 +65,9 @@ def test_packets_in_outcomes_out(snapshot, tmp_path):
 MISTAKES = [
     (["trace", "-f", EXTERNAL, "--node", "node-z", PACKET], 1, 'node "node-z" not found'),
     (["trace", "-f", EXTERNAL, PACKET], 1, "which node?"),
-    (["trace", "-f", EXTERNAL, "--node", "node-a", "tcp 1.2.3.4 > 5.6.7.8:80"], 2, "expected ADDRESS:PORT"),
+    (["trace", "-f", EXTERNAL, "--node", "node-a", "tcp 1.2.3.4 > 5.6.7.8:80"], 2, "expected a port: 1.2.3.4:PORT"),
     (["trace", "-f", EXTERNAL, "--node", "node-a", "tpc 1.2.3.4:1 > 5.6.7.8:80"], 2, "unknown protocol 'tpc'"),
-    (["trace", "-f", EXTERNAL, "--node", "node-a", "tcp 1.2.3.4:1 > [::1]:80"], 2, "the source is IPv4, the destination IPv6"),
+    (["trace", "-f", EXTERNAL, "--node", "node-a", "tcp 1.2.3.4:1 > [::1]:80"], 2, "the source is IPv4, but this is IPv6"),
     (["trace", "-f", EXTERNAL, "--node", "node-a", "--in", "eth9", PACKET], 1, 'no interface "eth9"'),
     (["trace", "--snapshot", "/nonexistent", PACKET], 1, "/nonexistent"),
     (["trace", "-f", "/nonexistent.yaml", PACKET], 1, "No such file"),
