@@ -36,10 +36,10 @@ def _reader(one: IPSet, number: int, dimension: str, source: bool, links: Mappin
     if dimension == "port":
         return _plain_port(source) if one.type == "bitmap:port" else _port(source)
     if dimension == "iface":
-        return lambda skb, state: (state.indev if source else state.outdev) or None  # noqa: ARG005
+        return lambda skb, state: (state.indev if source else state.outdev) or None
     if dimension == "mark":
         mask = int(dict(one.options).get("markmask") or "0xffffffff", 0)
-        return lambda skb, state: skb.mark & mask  # noqa: ARG005
+        return lambda skb, state: skb.mark & mask
     return _mac(one, source, links)
 
 
@@ -61,10 +61,10 @@ def _address(one: IPSet, number: int, source: bool) -> Reader:
     if one.type.startswith("bitmap:"):
         return _in_range(one, mask, source)
     if number == 0 and one.type in _NO_ZERO:
-        return lambda skb, state: (skb.saddr if source else skb.daddr) & mask or None  # noqa: ARG005
+        return lambda skb, state: (skb.saddr if source else skb.daddr) & mask or None
     if source:
-        return lambda skb, state: skb.saddr & mask  # noqa: ARG005
-    return lambda skb, state: skb.daddr & mask  # noqa: ARG005
+        return lambda skb, state: skb.saddr & mask
+    return lambda skb, state: skb.daddr & mask
 
 
 def _in_range(one: IPSet, mask: int, source: bool) -> Reader:

@@ -48,7 +48,7 @@ def _ttl(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
     tests: dict[str, Test] = {
         "lt": lambda skb: skb.ttl < number, "gt": lambda skb: skb.ttl > number, "eq": lambda skb: skb.ttl == number,
     }  # fmt: skip
-    return all_of(tested(option, lambda value: tests[how]))  # noqa: ARG005
+    return all_of(tested(option, lambda value: tests[how]))
 
 
 def _tos(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001

@@ -109,7 +109,7 @@ def _sctp(match: Match, bind: Bind) -> Matcher:
     if chunks is not None and set(chunks.value.partition(" ")[2].split(",")) <= {*_CHUNKS, "ALL", "NONE"}:
         test = tested(chunks, _chunk_types)
     elif chunks is not None:
-        test = lambda skb: guess(bind, f"-m sctp --chunk-types {chunks.value} is not modelled")  # noqa: ARG005, E731
+        test = lambda skb: guess(bind, f"-m sctp --chunk-types {chunks.value} is not modelled")  # noqa: E731
     return _behind_header(SCTP, (tested(match.option("sport"), _sport), tested(match.option("dport"), _dport), test), bind)
 
 
@@ -131,7 +131,7 @@ def _chunk_types(value: str) -> Test:
 
 def _dccp(match: Match, bind: Bind) -> Matcher:
     other = match.option("dccp-types") is not None or match.option("dccp-option") is not None
-    test: Test | None = (lambda skb: guess(bind, "-m dccp with types or options is not modelled")) if other else None  # noqa: ARG005
+    test: Test | None = (lambda skb: guess(bind, "-m dccp with types or options is not modelled")) if other else None
     return _behind_header(DCCP, (tested(match.option("sport"), _sport), tested(match.option("dport"), _dport), test), bind)
 
 
@@ -145,7 +145,7 @@ def _icmp(protocol: int) -> Factory:
     def _icmp_type(value: tuple[int, int, int]) -> Test:
         kind, low, high = value
         if kind == 255 and protocol == ICMP:
-            return lambda skb: True  # noqa: ARG005
+            return lambda skb: True
         return lambda skb: skb.icmp_type == kind and low <= skb.icmp_code <= high
 
     return make

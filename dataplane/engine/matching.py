@@ -44,7 +44,7 @@ def guess(bind: Bind, what: str) -> bool:
 
 def not_modelled(what: str, bind: Bind) -> Matcher:
     """A matcher whose answer nobody knows."""
-    return lambda skb, state: guess(bind, f"{what} is not modelled")  # noqa: ARG005
+    return lambda skb, state: guess(bind, f"{what} is not modelled")
 
 
 def all_of(*tests: Test | None) -> Matcher:
@@ -54,7 +54,7 @@ def all_of(*tests: Test | None) -> Matcher:
         return always
     if len(wanted) == 1:
         one = wanted[0]
-        return lambda skb, state: one(skb)  # noqa: ARG005
+        return lambda skb, state: one(skb)
 
     def matcher(skb: Skb, state: HookState) -> bool:  # noqa: ARG001
         for test in wanted:  # noqa: SIM110 - a generator costs half a microsecond more
