@@ -11,24 +11,22 @@ from typing import Final
 
 from dataplane.engine.bind import Bind, Matcher
 from dataplane.engine.hooks import HookState
-from dataplane.engine.matching import Factory, MatchRow, Test, all_of, given, guess, span, tested
+from dataplane.engine.matching import Factory, MatchRow, Test, all_of, guess, tested
 from dataplane.engine.skb import Skb
 from dataplane.inet import AH, ESP
 from dataplane.rules.iptables import Match
 
 _HOP, _ROUTING, _FRAGMENT, _NONE, _DESTINATION = 0, 43, 44, 59, 60
-#: Extension headers as -m ipv6header names them; "prot" stands for an upper protocol behind them.
-_HEADERS: Final = {
-    "hop": "hop", "hop-by-hop": "hop", "dst": "dst", "ipv6-opts": "dst", "route": "route", "ipv6-route": "route", "frag": "frag",
-    "ipv6-frag": "frag", "auth": "auth", "ah": "auth", "esp": "esp", "none": "none", "ipv6-nonxt": "none", "prot": "prot", "protocol": "prot",
-    "0": "hop", "60": "dst", "43": "route", "44": "frag", "51": "auth", "50": "esp", "59": "none",
+#: Extension headers as -m ipv6header names them; "protocol" stands for an upper protocol behind them.
+_NAMES: Final = {
+    _HOP: "hop-by-hop", _DESTINATION: "ipv6-opts", _ROUTING: "ipv6-route", _FRAGMENT: "ipv6-frag", AH: "ah", ESP: "esp",
+    _NONE: "ipv6-nonxt",
 }  # fmt: skip
-_NUMBERS: Final = {_HOP: "hop", _DESTINATION: "dst", _ROUTING: "route", _FRAGMENT: "frag", AH: "auth", ESP: "esp", _NONE: "none"}
 
 
 def extension_headers(skb: Skb) -> set[int]:
     """The extension headers of an IPv6 packet by number, ESP, AH and "no next header" among them."""
-    headers = {number for number in (*skb.ip_options, skb.protocol) if number in _NUMBERS}
+    headers = {number for number in (*skb.ip_options, skb.protocol) if number in _NAMES}
     if skb.fragment_offset or skb.more_fragments:
         headers.add(_FRAGMENT)
     return headers
@@ -47,7 +45,9 @@ def _ttl(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
     """TTL and hop limit: --ttl-eq may be inverted, the other two exclude the number itself."""
     option = match.options[0]
     number, how = option.value, option.name.partition("-")[2]
-    tests: dict[str, Test] = {"lt": lambda skb: skb.ttl < number, "gt": lambda skb: skb.ttl > number, "eq": lambda skb: skb.ttl == number}
+    tests: dict[str, Test] = {
+        "lt": lambda skb: skb.ttl < number, "gt": lambda skb: skb.ttl > number, "eq": lambda skb: skb.ttl == number,
+    }  # fmt: skip
     return all_of(tested(option, lambda value: tests[how]))
 
 
@@ -71,15 +71,14 @@ def _iprange(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
 
 def _ipv6header(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
     """Exactly these headers; --soft: these among others, where ``!`` means none of these."""
-    options = given(match)
-    header = options["header"]
-    wanted = {_HEADERS[name] for name in header.word.split(",")}
-    negated, soft = header.negated, "soft" in options
+    header = match.option("header")
+    assert header is not None  # iptables takes no other
+    wanted, negated, soft = frozenset(header.value), header.negated, match.option("soft") is not None
 
     def matcher(skb: Skb, state: HookState) -> bool:  # noqa: ARG001
-        found = {_NUMBERS[number] for number in extension_headers(skb)}
-        if not found & {"none", "esp"}:
-            found.add("prot")
+        found = {_NAMES[number] for number in extension_headers(skb)}
+        if not found & {"ipv6-nonxt", "esp"}:
+            found.add("protocol")
         if soft:
             return not wanted & found if negated else wanted <= found
         return (wanted == found) != negated
@@ -91,7 +90,7 @@ def _presence(number: int, name: str) -> Factory:
     """A header that is there or not; options about its inside are beyond a Packet (and fail where it is missing)."""
 
     def make(match: Match, bind: Bind) -> Matcher:
-        options = given(match)
+        options = match.options
 
         def matcher(skb: Skb, state: HookState) -> bool:  # noqa: ARG001
             there = number in extension_headers(skb)
@@ -103,10 +102,10 @@ def _presence(number: int, name: str) -> Factory:
 
 
 def _frag(match: Match, bind: Bind) -> Matcher:
-    options = given(match)
-    number = options.get("fragid")
-    low, high = span(number.word) if number is not None else (0, 0xFFFFFFFF)
-    first, more, last = (name in options for name in ("fragfirst", "fragmore", "fraglast"))
+    number = match.option("fragid")
+    low, high = number.value if number is not None else (0, 0xFFFFFFFF)
+    flags = ("fragfirst", "fragmore", "fraglast", "fraglen", "fragres")
+    first, more, last, length, reserved = (match.option(name) is not None for name in flags)
 
     def matcher(skb: Skb, state: HookState) -> bool:  # noqa: ARG001
         if _FRAGMENT not in extension_headers(skb):
@@ -115,7 +114,7 @@ def _frag(match: Match, bind: Bind) -> Matcher:
             return False
         if (first and skb.fragment_offset) or (more and not skb.more_fragments) or (last and skb.more_fragments):
             return False
-        return not {"fraglen", "fragres"} & options.keys() or guess(bind, "-m frag --fraglen and --fragres are not modelled")
+        return not (length or reserved) or guess(bind, "-m frag --fraglen and --fragres are not modelled")
 
     return matcher
 
@@ -142,10 +141,10 @@ ROWS: Final[dict[str, MatchRow]] = {
     "tos": MatchRow(_tos),
     "dscp": MatchRow(_dscp),
     "iprange": MatchRow(_iprange),
-    "ipv6header": MatchRow(_ipv6header, verbatim=True),
-    "hbh": MatchRow(_presence(_HOP, "hbh"), verbatim=True),
-    "dst": MatchRow(_presence(_DESTINATION, "dst"), verbatim=True),
-    "rt": MatchRow(_presence(_ROUTING, "rt"), verbatim=True),
-    "frag": MatchRow(_frag, verbatim=True),
-    "eui64": MatchRow(_eui64, verbatim=True),
+    "ipv6header": MatchRow(_ipv6header),
+    "hbh": MatchRow(_presence(_HOP, "hbh")),
+    "dst": MatchRow(_presence(_DESTINATION, "dst")),
+    "rt": MatchRow(_presence(_ROUTING, "rt")),
+    "frag": MatchRow(_frag),
+    "eui64": MatchRow(_eui64),
 }

@@ -13,7 +13,7 @@ from typing import Final
 
 from dataplane.engine.bind import Bind, HotDrop, Matcher
 from dataplane.engine.hooks import HookState
-from dataplane.engine.matching import Factory, MatchRow, Test, given, guess, not_modelled, span, tested
+from dataplane.engine.matching import Factory, MatchRow, Test, guess, not_modelled, tested
 from dataplane.engine.skb import Skb
 from dataplane.inet import AH, DCCP, ESP, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
 from dataplane.packet import CWR, ECE
@@ -22,10 +22,12 @@ from dataplane.rules.iptables import Match
 _HEADER_LENGTH: Final = {TCP: 20, UDP: 8, UDPLITE: 8, SCTP: 12, DCCP: 12, ICMP: 8, ICMPV6: 8, ESP: 8, AH: 12}
 _CHUNKS: Final = {
     name: number for number, name in enumerate((
-        "DATA", "INIT", "INIT_ACK", "SACK", "HEARTBEAT", "HEARTBEAT_ACK", "ABORT", "SHUTDOWN", "SHUTDOWN_ACK", "ERROR", "COOKIE_ECHO",
-        "COOKIE_ACK", "ECN_ECNE", "ECN_CWR", "SHUTDOWN_COMPLETE",
+        "DATA", "INIT", "INIT_ACK", "SACK", "HEARTBEAT", "HEARTBEAT_ACK", "ABORT", "SHUTDOWN", "SHUTDOWN_ACK", "ERROR",
+        "COOKIE_ECHO", "COOKIE_ACK", "ECN_ECNE", "ECN_CWR", "SHUTDOWN_COMPLETE",
     ))
-} | {"I_DATA": 64, "RE_CONFIG": 130, "PAD": 132, "ASCONF": 193, "ASCONF_ACK": 128, "FORWARD_TSN": 192, "I_FORWARD_TSN": 194}  # fmt: skip
+} | {
+    "I_DATA": 64, "ASCONF_ACK": 128, "RE_CONFIG": 130, "PAD": 132, "FORWARD_TSN": 192, "ASCONF": 193, "I_FORWARD_TSN": 194,
+}  # fmt: skip
 
 
 def tcp_option_kinds(skb: Skb) -> set[int]:
@@ -113,7 +115,8 @@ def _sctp(match: Match, bind: Bind) -> Matcher:
 
 def _chunk_types(value: str) -> Test:
     how, _, names = value.partition(" ")
-    chosen = frozenset(range(256)) if names == "ALL" else frozenset(_CHUNKS[name] for name in names.split(",") if name != "NONE")
+    named = frozenset(_CHUNKS[name] for name in names.split(",") if name in _CHUNKS)
+    chosen = frozenset(range(256)) if names == "ALL" else named
 
     def test(skb: Skb) -> bool:
         chunks = skb.sctp_chunks
@@ -171,16 +174,13 @@ def _multiport(match: Match, bind: Bind) -> Matcher:
 
 
 def _esp(match: Match, bind: Bind) -> Matcher:
-    spi = given(match).get("espspi")
-    return _behind_header(ESP, (_spi(spi.word, negated=spi.negated) if spi is not None else None,), bind)
+    return _behind_header(ESP, (tested(match.option("espspi"), _spi),), bind)
 
 
 def _ah(match: Match, bind: Bind) -> Matcher:
-    options = given(match)
-    if "ahlen" in options or "ahres" in options:
+    if match.option("ahlen") is not None or match.option("ahres") is not None:
         return not_modelled("-m ah --ahlen and --ahres", bind)
-    spi = options.get("ahspi")
-    test = _spi(spi.word, negated=spi.negated) if spi is not None else None
+    test = tested(match.option("ahspi"), _spi)
     if bind.family == 4:
         return _behind_header(AH, (test,), bind)
 
@@ -191,34 +191,44 @@ def _ah(match: Match, bind: Bind) -> Matcher:
     return matcher
 
 
-def _spi(text: str, *, negated: bool) -> Test:
-    low, high = span(text)
-    return lambda skb: (low <= skb.spi <= high) != negated
+def _spi(value: tuple[int, int]) -> Test:
+    low, high = value
+    return lambda skb: low <= skb.spi <= high
 
 
 def _tcpmss(match: Match, bind: Bind) -> Matcher:
-    option = given(match)["mss"]
-    low, high = span(option.word, 65535)
-    negated = option.negated
+    """Takes what a later fragment begins with for a TCP header."""
+    whole = _behind_header(TCP, (tested(match.option("mss"), _mss),), bind)
 
-    def in_range(skb: Skb) -> bool:
+    def matcher(skb: Skb, state: HookState) -> bool:
+        if skb.fragment_offset and skb.protocol == TCP:
+            return guess(bind, "-m tcpmss looks for an option in the data of a later fragment")
+        return whole(skb, state)
+
+    return matcher
+
+
+def _mss(value: tuple[int, int]) -> Test:
+    low, high = value
+
+    def test(skb: Skb) -> bool:
         mss = skb.tcp_options.mss if skb.tcp_options is not None else None
-        return (mss is not None and low <= mss <= high) != negated
+        return mss is not None and low <= mss <= high
 
-    return _behind_header(TCP, (in_range,), bind)
+    return test
 
 
-def _ecn(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
-    """IP's two bits first, then TCP's flags (which a later fragment does not have)."""
-    options = given(match)
-    ect = options.get("ecn-ip-ect")
-    flags = [(bit, options[name].negated) for name, bit in (("ecn-tcp-ece", ECE), ("ecn-tcp-cwr", CWR)) if name in options]
+def _ecn(match: Match, bind: Bind) -> Matcher:
+    """IP's two bits first, then TCP's flags (for which it takes whatever a later fragment has in their place)."""
+    ect = match.option("ecn-ip-ect")
+    bits = {"ecn-tcp-ece": ECE, "ecn-tcp-cwr": CWR}
+    flags = [(bits[option.name], option.negated) for option in match.options if option.name in bits]
 
     def matcher(skb: Skb, state: HookState) -> bool:  # noqa: ARG001
-        if ect is not None and (skb.tos & 3 == int(ect.word, 0)) == ect.negated:
+        if ect is not None and (skb.tos & 3 == ect.value) == ect.negated:
             return False
-        if flags and (skb.protocol != TCP or skb.fragment_offset):
-            return False
+        if flags and skb.fragment_offset:
+            return guess(bind, "-m ecn takes the data of a later fragment for TCP's flags")
         return all(bool(skb.tcp_flags & bit) != negated for bit, negated in flags)
 
     return matcher
@@ -233,8 +243,8 @@ ROWS: Final[dict[str, MatchRow]] = {
     "icmp": MatchRow(_icmp(ICMP)),
     "icmp6": MatchRow(_icmp(ICMPV6)),
     "multiport": MatchRow(_multiport),
-    "esp": MatchRow(_esp, verbatim=True),
-    "ah": MatchRow(_ah, verbatim=True),
-    "tcpmss": MatchRow(_tcpmss, verbatim=True),
-    "ecn": MatchRow(_ecn, verbatim=True),
+    "esp": MatchRow(_esp),
+    "ah": MatchRow(_ah),
+    "tcpmss": MatchRow(_tcpmss),
+    "ecn": MatchRow(_ecn),
 }

@@ -1,18 +1,15 @@
-"""What the files of matches share: the row of the table, options as functions, and what to say when nobody knows the answer.
-
-Some matches have no row in the option table, so a rule keeps their arguments as they were written; ``given`` reads those.
-"""
+"""What the files of matches share: the row of the table, options as functions, and what to say when nobody knows the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from dataplane.engine.bind import Bind, Matcher
 from dataplane.engine.hooks import HookState, Unknown
 from dataplane.engine.skb import Skb
-from dataplane.rules.iptables import Match, Option, Target
+from dataplane.rules.iptables import Match, Option
 
 Factory = Callable[[Match, Bind], Matcher]
 Test = Callable[[Skb], bool]
@@ -20,11 +17,10 @@ Test = Callable[[Skb], bool]
 
 @dataclass(frozen=True, slots=True)
 class MatchRow:
-    """``pure``: neither a side effect nor a random decision. ``verbatim``: the factory reads ``Match.verbatim`` itself."""
+    """``pure``: neither a side effect nor a random decision."""
 
     make: Factory
     pure: bool = True
-    verbatim: bool = False
 
 
 def always(skb: Skb, state: HookState) -> bool:  # noqa: ARG001
@@ -75,38 +71,3 @@ def tested(option: Option | None, make: Callable[[Any], Test]) -> Test | None:  
         return None
     test = make(option.value)
     return (lambda skb: not test(skb)) if option.negated else test
-
-
-class Given(NamedTuple):
-    """One option of a verbatim match: its words behind the name, and whether a ``!`` stood before it."""
-
-    words: tuple[str, ...]
-    negated: bool
-
-    @property
-    def word(self) -> str:
-        """The first argument, without the quotation marks that save puts around names."""
-        return self.words[0].strip('"') if self.words else ""
-
-
-def given(extension: Match | Target) -> dict[str, Given]:
-    """The options of a verbatim match or target by name. (No argument of those that are read here holds a blank.)"""
-    options: dict[str, Given] = {}
-    name, negated, words = "", False, list[str]()
-    for word in (extension.verbatim or "").split():
-        if word.startswith("--") or word == "!":
-            if name:
-                options[name] = Given(tuple(words), negated)
-            name, negated, words = ("", True, []) if word == "!" else (word[2:], negated and not name, [])
-        elif name:
-            words.append(word)
-    if name:
-        options[name] = Given(tuple(words), negated)
-    return options
-
-
-def span(text: str, highest: int = 0xFFFFFFFF) -> tuple[int, int]:
-    """``low:high`` in C's notations, either of which may be missing; one number alone is both."""
-    low, colon, high = text.partition(":")
-    first = int(low, 0) if low else 0
-    return first, (int(high, 0) if high else highest) if colon else first
