@@ -47,7 +47,7 @@ def compile_node(
     """
     config = configuration or cluster.proxy_configuration or KubeProxyConfiguration()
     chosen = tuple(families) if families else node_families(node)
-    base = network or plain_network(node, cluster.nodes, links)
+    base = network or _with_sysctls(plain_network(node, cluster.nodes, links), config)
     texts: dict[int, str] = {}
     notes: list[str] = []
     for family in chosen:
@@ -59,6 +59,14 @@ def compile_node(
         ip6tables=_state(texts.get(6), 6) or base.ip6tables,
     )
     return Compiled(state, texts, tuple(dict.fromkeys(notes)))
+
+
+def _with_sysctls(state: NodeState, config: KubeProxyConfiguration) -> NodeState:
+    """What kube-proxy itself writes at its start (iptables.NewProxier, newProxyServer)."""
+    written = {"net.ipv4.conf.all.route_localnet": "1" if config.iptables_localhost_node_ports else "0"}
+    if config.conntrack_tcp_be_liberal:
+        written["net.netfilter.nf_conntrack_tcp_be_liberal"] = "1"
+    return replace(state, sysctls={**state.sysctls, **written})
 
 
 def restore_text(cluster: Cluster, node: Node, config: KubeProxyConfiguration, links: Sequence[Link], family: int) -> tuple[str, list[str]]:
