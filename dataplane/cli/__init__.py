@@ -30,6 +30,14 @@ class _Lazy(click.Group):
         command: click.Command = importlib.import_module(_COMMANDS[cmd_name]).command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:  # Any: what the command returns
+        """Whoever reads the output may stop reading: that is no failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _close_quietly()
+            return 0
+
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(dataplane.__version__, prog_name="dataplane")
@@ -64,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
         _complain(error)
         sys.exit(1)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_quietly()
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -72,6 +80,11 @@ def main(argv: list[str] | None = None) -> None:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {where}{error.strerror or error}", err=True)
         sys.exit(1)
+
+
+def _close_quietly() -> None:
+    """Nothing more can be written, not even when Python flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(error: Any) -> None:

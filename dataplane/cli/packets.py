@@ -57,11 +57,16 @@ class _Sent(NamedTuple):
 
 
 def run(node: Node, file: str, *, everything: bool, seed: int) -> None:
-    """Reads packets, walks them, prints a line each. Raises ParseError for a line that is none, naming it."""
+    """Reads packets, walks them, prints a line each (at once where they come by a pipe: somebody may wait for it).
+
+    Raises ParseError for a line that is none, naming it.
+    """
     walker = _Walker(node, Seeded(seed), everything=everything, wanted=_replied(file))
-    write = sys.stdout.write
+    out, piped = sys.stdout, file == "-"
     for record in _records(file):
-        write(json.dumps({"id": record.id, "outcomes": walker.outcomes(record)}) + "\n")
+        out.write(json.dumps({"id": record.id, "outcomes": walker.outcomes(record)}) + "\n")
+        if piped:
+            out.flush()
 
 
 class _Walker:

@@ -45,7 +45,7 @@ def render(trace: Trace, *, verbose: bool = False, colour: bool = False, guessed
     steps = _Steps(original, verbose)
     for event in trace.events:
         lines += steps.lines(event)
-    lines += ["", *summary(trace)]
+    lines += ["", *summary(trace)] if steps.number else summary(trace)
     for reply in trace.replies:
         lines += ["", "What the node answers:"]
         lines += [f"    {line}".rstrip() for line in render(reply, verbose=verbose).splitlines()]
@@ -100,8 +100,8 @@ def _comment(rule: Rule) -> str:
 
 def _entry(trace: Trace, guessed: bool) -> str:
     if trace.indev is None:
-        return "Sent by the node itself" + (" (guessed: its source is the node's own address; --in says otherwise)" if guessed else "")
-    return f"Enters by {trace.indev}" + (" (guessed: the way back to its source; --in says otherwise)" if guessed else "")
+        return "Sent by the node itself" + (" (a guess: its source is the node's own address; --in says otherwise)" if guessed else "")
+    return f"Enters by {trace.indev}" + (" (a guess: it leads back to the source; --in says otherwise)" if guessed else "")
 
 
 @dataclass(slots=True)

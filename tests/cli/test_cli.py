@@ -63,6 +63,13 @@ def test_packets_in_outcomes_out(snapshot, tmp_path):
 
 
 MISTAKES = [
+    (["trace", "-f", EXTERNAL, "--node", "node-a", "--expect", "forwarded", PACKET], 2, "expected forward, local, drop, reject or IP:PORT"),
+    (["trace", "-f", EXTERNAL, "--node", "node-a", "--expect", "10.9.9.9:1", PACKET], 1, "expected 10.9.9.9:1, got forward to 10.244."),
+    (["trace", "-f", EXTERNAL, "--in", "eth0", "--local", PACKET], 2, "--in and --local exclude each other"),
+    (["trace", "--snapshot", "x", "-f", EXTERNAL, PACKET], 2, "--snapshot and -f exclude each other"),
+    (["trace", PACKET], 2, "say which node"),
+    (["trace", "--snapshot", "x", "--packets", "y", PACKET], 2, "--packets says all of a packet itself"),
+    (["trace", "-f", EXTERNAL, "--node", "node-a", "tcp 1.2.3.4:1 > 5.6.7.8:2 [flag S]"], 2, "unknown option 'flag'"),
     (["trace", "-f", EXTERNAL, "--node", "node-z", PACKET], 1, 'node "node-z" not found'),
     (["trace", "-f", EXTERNAL, PACKET], 1, "which node?"),
     (["trace", "-f", EXTERNAL, "--node", "node-a", "tcp 1.2.3.4 > 5.6.7.8:80"], 2, "expected a port: 1.2.3.4:PORT"),
@@ -106,3 +113,61 @@ def test_a_bad_manifest_names_file_line_and_field(text, words, tmp_path):
     assert str(file) in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_the_readme_shows_what_is_really_printed():
+    command = "    $ dataplane trace -f rulesets/external-ip/ --node node-a '" + PACKET + "'\n"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition(command)[2].partition("\nEvery possible outcome")[0]
+    printed = run("trace", "-f", "rulesets/external-ip/", "--node", "node-a", PACKET).stdout
+    assert [line.removeprefix("    ") for line in shown.rstrip("\n").split("\n")] == printed.rstrip("\n").split("\n")
+
+
+def test_whoever_stops_reading_is_no_failure(snapshot):
+    line = '{"id": 1, "in": "eth0", "src": "203.0.113.7", "dst": "10.9.0.1", "proto": "udp"}\n'
+    command = [sys.executable, "-m", "dataplane", "trace", "--snapshot", snapshot, "--packets", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(line)
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == 1  # told at once, while the input is still open
+        process.stdout.close()
+        process.stdin.write(line * 100)
+        process.stdin.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 0
+
+
+@pytest.mark.parametrize("output", ["json", "jsonl", "trace", "text"])
+def test_every_output_tells_of_the_deciding_rule(output, snapshot):
+    done = run("trace", "--snapshot", snapshot, "--in", "eth0", "-v", "-o", output, "tcp 203.0.113.7:1 > 10.244.1.9:80 [flags SA]")
+    assert done.returncode == 0
+    assert "KUBE-FORWARD" in done.stdout
+    if output.startswith("json"):
+        assert json.loads(done.stdout)["outcomes"][0]["by"] == {"table": "filter", "chain": "KUBE-FORWARD", "rule": 1}
+    elif output == "trace":
+        assert done.stdout.startswith("TRACE: ")
+        assert "PROTO=TCP SPT=1 DPT=80 SEQ=5000 ACK=1001 WINDOW=65535 RES=0x00 ACK SYN URGP=0" in done.stdout
+    else:
+        assert "Verdict: drop" in done.stdout
+
+
+def test_colour_is_for_terminals_and_not_where_no_color_is_set(snapshot):
+    import os
+    import pty
+
+    for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
+        main, terminal = pty.openpty()
+        command = [sys.executable, "-m", "dataplane", "trace", "--snapshot", snapshot, PACKET]
+        plain = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        with subprocess.Popen(command, stdout=terminal, cwd=ROOT, env=plain | environment):
+            os.close(terminal)
+            text = b""
+            while True:
+                try:
+                    part = os.read(main, 65536)
+                except OSError:  # the terminal's other end is closed
+                    break
+                text += part
+        os.close(main)
+        assert (b"\033[" in text) == coloured
