@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-
-import click
 
 from dataplane.cli.dialogue import Dialogue
 from dataplane.cli.packet_json import Record, read_line
@@ -192,7 +191,7 @@ def _records(file: str) -> Iterator[Record]:
 
 def _lines(file: str) -> Iterator[str]:
     if file == "-":
-        yield from _decoded(click.get_text_stream("stdin", encoding="utf-8"), file)
+        yield from _decoded(TextIOWrapper(sys.stdin.buffer, encoding="utf-8"), file)
         return
     with Path(file).open(encoding="utf-8") as stream:
         yield from _decoded(stream, file)
