@@ -77,8 +77,8 @@ def _conntrack(match: Match, bind: Bind) -> Matcher:
 
 def _within(side: Callable[[Conn], int]) -> Callable[[Prefix, Bind], ConnTest]:
     def make(prefix: Prefix, bind: Bind) -> ConnTest:  # noqa: ARG001
-        address, mask = prefix.address, prefix.mask
-        return lambda conn, skb: side(conn) & mask == address
+        address, mask = prefix.address, prefix.mask  # host bits of the rule's address count for nothing (conntrack_addrcmp)
+        return lambda conn, skb: (side(conn) ^ address) & mask == 0
 
     return make
 

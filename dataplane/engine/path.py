@@ -68,7 +68,10 @@ class Path:
         return self.output(skb)
 
     def output(self, skb: Skb) -> End:
-        """LOCAL_OUT, with the new route lookup that mangle and nat cause there, then POSTROUTING."""
+        """LOCAL_OUT, with the new route lookup that mangle and nat cause there, then POSTROUTING.
+
+        The state of a hook is made once: after a new route the later tables of OUTPUT still see the device of the first one.
+        """
         family = skb.family
         assert skb.dst is not None
         state = self._state(Hook.OUTPUT, "", skb.dst.dev)
@@ -85,7 +88,6 @@ class Path:
                 if found.error is not None:
                     return End("drop", f"no route after the packet was changed at OUTPUT: {found.type.lower()} ({found.error})")
                 skb.dst = found
-                state = HookState(Hook.OUTPUT, "", found.dev)
         return self.postrouting(skb, "")
 
     # ------------------------------------------------------------------ stages

@@ -5,8 +5,9 @@ Source: pkg/proxy/endpointslicecache.go, endpoint.go of Kubernetes 1.36.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from dataplane.inet import format_endpoint
 from dataplane.kube.objects import EndpointSlice
@@ -16,9 +17,8 @@ SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """``text`` is ``ip:port`` (IPv6 in brackets), ``ip`` without them."""
+class Endpoint(NamedTuple):
+    """``text`` is ``ip:port`` (IPv6 in brackets), ``ip`` without them. A named tuple: large clusters have very many."""
 
     text: str
     ip: str
@@ -31,14 +31,16 @@ class Endpoint:
     nodes: tuple[str, ...] = ()
 
 
+_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_CANONICAL4: Final = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}")
+
 PortKey = tuple[str, str, str, str]  # namespace, service, port name, protocol (lower case)
 
 
 def endpoints_map(slices: Iterable[EndpointSlice], family: int, node_name: str) -> dict[PortKey, tuple[Endpoint, ...]]:
     """Endpoints of each service port, sorted by their text byte by byte."""
     merged: dict[PortKey, dict[str, Endpoint]] = {}
-    texts: dict[tuple[str, int], tuple[str, str] | None] = {}
-    wanted = f"IPv{family}"
+    wanted, is_canonical4 = f"IPv{family}", _CANONICAL4.fullmatch
     for one in slices:
         service = one.labels.get(SERVICE_NAME_LABEL, "")
         if one.address_type != wanted or not service or HEADLESS_LABEL in one.labels:
@@ -50,20 +52,20 @@ def endpoints_map(slices: Iterable[EndpointSlice], family: int, node_name: str) 
             into = merged.setdefault(key, {})
             number = port.port
             for endpoint in one.endpoints:
-                if not endpoint.addresses:
+                ip = endpoint.addresses[0] if endpoint.addresses else ""
+                if is_canonical4(ip):
+                    text = f"{ip}:{number}"
+                elif (known := _texts(ip, number)) is not None:
+                    text, ip = known
+                else:
                     continue
-                place = (endpoint.addresses[0], number)
-                known = texts[place] if place in texts else texts.setdefault(place, _texts(*place))
-                if known is None:
-                    continue
-                text, ip = known
                 made = Endpoint(
                     text, ip, number, endpoint.node_name == node_name and node_name != "", endpoint.ready is not False,
-                    endpoint.serving is not False, bool(endpoint.terminating), endpoint.hint_zones, endpoint.hint_nodes,
+                    endpoint.serving is not False, endpoint.terminating is True, endpoint.hint_zones, endpoint.hint_nodes,
                 )  # fmt: skip
-                if text not in into or not made.terminating:
+                if not made.terminating or text not in into:
                     into[text] = made
-    return {key: tuple(into[text] for text in sorted(into)) for key, into in merged.items()}
+    return {key: tuple(map(into.__getitem__, sorted(into))) for key, into in merged.items()}
 
 
 def _texts(address: str, port: int) -> tuple[str, str] | None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from dataplane.proxy.addresses import sloppy_address, sloppy_cidr
 from dataplane.proxy.endpoints import Endpoint
-from dataplane.proxy.names import endpoint_chain, service_hash
+from dataplane.proxy.names import endpoint_chains, service_hash
 from dataplane.proxy.nodeport_addresses import LocalDetector
 from dataplane.proxy.serviceport import ServicePort
 from dataplane.proxy.topology import Categorized
@@ -132,7 +133,7 @@ def _service_port(out: Buffers, port: ServicePort, ends: Categorized, settings: 
         _external_chain(out, port, settings, f"KUBE-EXT-{suffix}", cluster, policy_chain if has_external else None)
     if uses_firewall:
         _firewall_chain(out, port, settings, suffix)
-    chains = {one.text: endpoint_chain(name, protocol, one.text) for one in (*ends.reachable, *ends.cluster, *ends.local)}
+    chains = endpoint_chains(name, protocol, {one.text for some in (ends.reachable, ends.cluster, ends.local) for one in some})
     if ends.cluster and port.uses_cluster_endpoints:
         _balance(out, cluster, port, ends.cluster, chains, large=large)
     if ends.local and port.uses_local_endpoints:
@@ -247,8 +248,13 @@ def _balance(
         rules.append(f"-A {chain}{comment} -m recent --name {target} --rcheck --seconds {port.affinity} --reap -j {target}")
     for index, one in enumerate(endpoints):
         comment = "" if large else f' -m comment --comment "{name} -> {one.text}"'
-        chance = "" if index == count - 1 else f" -m statistic --mode random --probability {1.0 / (count - index):.10f}"
-        rules.append(f"-A {chain}{comment}{chance} -j {chains[one.text]}")
+        rules.append(f"-A {chain}{comment}{_chance(count - index)} -j {chains[one.text]}")
+
+
+@cache
+def _chance(left: int) -> str:
+    """The match that takes one of ``left`` endpoints; nothing for the last."""
+    return "" if left == 1 else f" -m statistic --mode random --probability {1.0 / left:.10f}"
 
 
 def _endpoint_chains(out: Buffers, port: ServicePort, endpoints: Sequence[Endpoint], chains: Mapping[str, str], *, large: bool) -> None:

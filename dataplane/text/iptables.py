@@ -233,8 +233,8 @@ class _Reader:
             self.table[name] = _Body(policy if builtin else None, counters)
         else:
             if not self.noflush:
-                self.table.pop(name)
-            self.table[name] = _Body(policy if policy in _POLICIES else body.policy, counters)
+                self.table.pop(name)  # the file's order, not the usual one
+            self.table[name] = _Body(policy if policy in _POLICIES else body.policy, counters, body.items)
 
     def _append(self, line: str, number: int, column: int) -> None:
         assert self.table is not None

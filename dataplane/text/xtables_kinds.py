@@ -122,6 +122,15 @@ def address(text: str, family: int) -> Prefix:
         raise ValueError(f"host/network {text!r} not found") from None
 
 
+def _host(text: str, family: int) -> Prefix:
+    """An address with a mask whose host bits stay (the kernel compares under the mask only)."""
+    prefix = address(text, family)
+    try:
+        return prefix._replace(address=parse_address(text.partition("/")[0], family)[1])
+    except ValueError:
+        return prefix
+
+
 def show_address(prefix: Prefix) -> str:
     """An address as iptables-save prints it, always with its mask."""
     return str(prefix)
@@ -343,7 +352,7 @@ HEX: Final = numbered(style="0x{:x}")
 NUMBER: Final = numbered()
 ADDRESS: Final = Kind("address", 1, lambda words, family: address(words[0], family), lambda value, family: show_address(value))
 HOST: Final = Kind(
-    "address", 1, lambda words, family: address(words[0], family),
+    "address", 1, lambda words, family: _host(words[0], family),
     lambda value, family: format_address(family, value.address) + ("" if value.mask == FULL_MASK[family] else f"/{value.length}"),
 )  # fmt: skip
 IP: Final = Kind("ip", 1, lambda words, family: parse_address(words[0], family)[1], lambda value, family: format_address(family, value))

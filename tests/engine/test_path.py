@@ -80,3 +80,9 @@ def test_a_mark_given_at_output_changes_the_route():
     lab = Netns(replace(lab.state, routes4=(*lab.state.routes4, hop), rules4=rules))
     assert lab.send(packet("udp 192.168.0.11:1 > 8.8.8.8:53")).oif == "cni0"
     assert lab.send(packet("tcp 192.168.0.11:1 > 8.8.8.8:53")).oif == "eth0"
+
+
+def test_after_a_new_route_filter_output_still_sees_the_first_device():
+    rules = "*nat\n-A OUTPUT -p udp -j DNAT --to-destination 10.244.1.5\nCOMMIT\n*filter\n-A OUTPUT -o {} -j DROP\nCOMMIT\n"
+    assert node(rules.format("eth0")).send(packet("udp 192.168.0.11:1 > 8.8.8.8:53")).verdict == "drop"
+    assert node(rules.format("cni0")).send(packet("udp 192.168.0.11:1 > 8.8.8.8:53")).oif == "cni0"

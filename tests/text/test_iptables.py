@@ -39,6 +39,7 @@ CANONICAL = [
     ("-j REJECT", "-j REJECT --reject-with icmp-port-unreachable"),
     ("-p icmp --icmp-type echo-request", "-p icmp -m icmp --icmp-type 8"),
     ("-m limit --limit 300/minute", "-m limit --limit 5/sec"),
+    ("-m conntrack --ctorigsrc 10.1.2.3/24", "-m conntrack --ctorigsrc 10.1.2.3/24"),
     ('-m comment --comment "a b"', '-m comment --comment "a b"'),
     ("-m comment --comment plain", "-m comment --comment plain"),
     ("-m nonsense --foo bar -j ACCEPT", "-m nonsense --foo bar -j ACCEPT"),
@@ -72,6 +73,12 @@ def test_what_is_wrong_is_placed(line, number, words):
     assert words in str(problem)
     assert problem.file == "dump.txt"
     assert problem.line == number
+
+
+def test_noflush_keeps_the_rules_of_a_built_in_chain_that_is_named():
+    before = parse_save("*filter\n-A INPUT -s 1.2.3.4 -j DROP\n-N X\n-A X -j DROP\nCOMMIT\n", 4).xtables
+    after = apply_restore(before, "*filter\n:INPUT DROP [0:0]\n:X - [0:0]\nCOMMIT\n", 4, noflush=True).tables["filter"].chains
+    assert (after["INPUT"].policy, len(after["INPUT"].rules), len(after["X"].rules)) == ("DROP", 1, 0)
 
 
 def test_a_file_that_is_cut_off_is_told():
