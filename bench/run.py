@@ -97,6 +97,8 @@ def main() -> None:
 
 def trace_time(state: NodeState) -> float:
     netns, choices = Netns(state), Seeded(1)
+    gc.collect()
+    gc.freeze()  # as the command does once the node's state is read
     packets = [parse_packet(f"tcp 192.168.0.50:{1024 + n} > 10.96.0.7:80").packet for n in range(2000)]
     for packet in packets[:200]:
         netns.receive(packet, "eth0", choices=choices)

@@ -195,11 +195,20 @@ class TableWalk:
         return ACCEPT if policy == "ACCEPT" else Drop(f"policy {policy} of {self.table.name} {base.name}", ref)
 
     def _matches(self, rule: _Rule, skb: Skb, state: HookState, depth: int) -> bool:
+        """Whether all checks hold. One that is unknown decides only where none of the others fails."""
+        unknown: Unknown | None = None
         for name, check in rule.checks:
-            if not check(skb, state):
-                if self.verbose:
-                    self.kernel.events.append(NoMatchEvent(rule.ref, rule.rule, name, depth))
-                return False
+            try:
+                if check(skb, state):
+                    continue
+            except Unknown as raised:
+                unknown = unknown or raised
+                continue
+            if self.verbose:
+                self.kernel.events.append(NoMatchEvent(rule.ref, rule.rule, name, depth))
+            return False
+        if unknown is not None:
+            raise unknown
         return True
 
     def _act(self, rule: _Rule, skb: Skb, state: HookState, depth: int) -> Verdict | object | None:

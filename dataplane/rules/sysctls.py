@@ -170,6 +170,8 @@ class Sysctls:
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
+    # What was asked before: a packet asks a dozen times, and values never change.
+    _known: dict[str | tuple[builtins.int, str, str], builtins.int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def get(self, name: str) -> str:
         """The value of one parameter as text."""
@@ -184,13 +186,20 @@ class Sysctls:
 
     def conf(self, family: builtins.int, interface: str, key: str) -> builtins.int:
         """``net.ipvFAMILY.conf.INTERFACE.KEY`` of an interface as ``ip`` names it, or of "all" or "default"."""
-        return self.int(f"net.ipv{family}.conf.{interface.replace('.', '/')}.{key}")
+        asked = family, interface, key
+        number = self._known.get(asked)
+        if number is None:
+            number = self._known[asked] = self.int(f"net.ipv{family}.conf.{interface.replace('.', '/')}.{key}")
+        return number
 
     def int(self, name: str) -> builtins.int:
         """The value of one parameter as a number; InputError where it was given as something else."""
+        number = self._known.get(name)
+        if number is not None:
+            return number
         text = self.get(name)
         try:
-            return builtins.int(text)
+            return self._known.setdefault(name, builtins.int(text))
         except ValueError:
             raise InputError(Problem(f"expected a number, got {text!r}", subject=f"sysctl {name}")) from None
 

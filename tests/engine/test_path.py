@@ -70,9 +70,9 @@ def test_route_localnet_lets_loopback_addresses_in():
 def test_a_mark_given_at_output_changes_the_route():
     from dataclasses import replace
 
-    from dataplane.rules.network import NextHop, Route, RoutingRule
     from dataplane.engine.netns import Netns
     from dataplane.inet import parse_prefix
+    from dataplane.rules.network import NextHop, Route, RoutingRule
 
     lab = node("*mangle\n-A OUTPUT -p udp -j MARK --set-mark 5\nCOMMIT\n")
     hop = Route(4, parse_prefix("0.0.0.0/0"), table=100, nexthops=(NextHop(dev="cni0"),))

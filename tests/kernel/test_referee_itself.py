@@ -4,7 +4,7 @@ A row is a claim: the packets, and what must become of the last of them. Verdict
 "forward cni0 10.244.1.5:8080 ttl 63", "local 10.244.1.1:80", "drop", "reject icmp 3/3 from 192.168.0.11".
 """
 
-# ruff: noqa: E501 - rows of tables
+
 
 from __future__ import annotations
 
