@@ -84,7 +84,6 @@ def main() -> None:
     save = print_save(state.iptables)
     loading = median(lambda: parse_save(save, 4), 3)
     row(f"load that node's iptables-save ({save.count(chr(10))} lines)", f"{loading:.2f} s", f"the same: {real:.2f} s" if real is not None else "-")
-    del state, save, text
     for count in (10, 1000, 10000):
         one = compile_node(cluster_of(count), node, configuration=CONFIG, families=[4]).state
         row(f"trace of a new packet, {count} Services", f"{trace_time(one) * 1e6:.0f} us", f"{visited(one)} rules visited by the kernel")

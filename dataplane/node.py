@@ -70,7 +70,7 @@ class Result:
 
     def text(self, *, verbose: bool = False) -> str:
         """The walk as ``dataplane trace`` prints it."""
-        from dataplane.cli.render_text import render
+        from dataplane.render.text import render
 
         return render(self.trace, verbose=verbose)
 

@@ -1,6 +1,6 @@
 """A trace: the typed events of one packet's real walk through a node, and what became of it.
 
-The engine appends events while the packet walks; text, JSON and kernel-TRACE renderings read them (cli/render*). Events are named
+The engine appends events while the packet walks; text, JSON and kernel-TRACE renderings read them (render/). Events are named
 tuples because a walk makes a dozen of them and they must cost little. Nothing here decides anything.
 """
 

@@ -34,7 +34,7 @@ def test_the_outside_world_is_imported_by_its_owner_alone(module):
 
 def test_nothing_heavy_is_imported_that_a_trace_of_a_snapshot_does_not_need():
     code = (
-        "import sys, dataplane.cli.trace, dataplane.node, dataplane.text.snapshot, dataplane.cli.render_text\n"
+        "import sys, dataplane.cli.trace, dataplane.node, dataplane.text.snapshot, dataplane.render.text\n"
         "print(sorted(sys.modules.keys() & {'yaml', 'scapy', 'numpy', 'pytest', 'hypothesis', 'asyncio', 'dataplane.kube.manifest'}))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent).stdout == "[]\n"

@@ -15,13 +15,13 @@ from typing import Any, Final, NamedTuple
 
 from dataplane.cli.dialogue import Dialogue
 from dataplane.cli.packet_json import Record, read_line
-from dataplane.cli.render_json import merged, outcome
 from dataplane.engine.choices import Choices, Seeded
 from dataplane.errors import InputError, ParseError, Problem
 from dataplane.inet import ICMP, ICMPV6, SCTP, TCP
 from dataplane.node import Node
 from dataplane.packet import ACK, SYN, Packet
 from dataplane.packet_text import Described, make_packet
+from dataplane.render.json import merged, outcome
 from dataplane.trace import Trace
 
 Ends = tuple[int, int, int, int, int]  # source, destination, protocol, source port, destination port

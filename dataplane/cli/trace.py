@@ -124,16 +124,16 @@ def _answer(node: Node, packets: Sequence[Described], question: _Question) -> in
 
 def _print(outcomes: Outcomes, question: _Question, *, guessed: bool) -> None:
     if question.output in ("json", "jsonl"):
-        from dataplane.cli.render_json import render_json
+        from dataplane.render.json import render_json
 
         click.echo(render_json(outcomes, indent=2 if question.output == "json" else None))
     elif question.output == "trace":
-        from dataplane.cli.render_trace import render_trace
+        from dataplane.render.kernel import render_trace
 
         for _, trace in outcomes:
             click.echo(render_trace(trace), nl=False)
     else:
-        from dataplane.cli.render_text import render
+        from dataplane.render.text import render
 
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         for number, (probability, trace) in enumerate(outcomes, 1):

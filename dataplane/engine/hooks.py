@@ -28,7 +28,6 @@ class Hook(enum.IntEnum):
 
 
 class Priority(enum.IntEnum):
-    RAW_BEFORE_DEFRAG = -450
     DEFRAG = -400
     RAW = -300
     CONNTRACK = -200
@@ -37,7 +36,6 @@ class Priority(enum.IntEnum):
     FILTER = 0
     SECURITY = 50
     NAT_SRC = 100
-    CONNTRACK_HELPER = 300
     CONNTRACK_CONFIRM = 2147483647
 
 

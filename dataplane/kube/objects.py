@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 Protocol = str  # "TCP", "UDP" or "SCTP" once validated
 
@@ -166,9 +165,6 @@ class Namespace:
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     origin: Origin | None = None
-
-
-DetectLocalMode = Literal["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix", ""]
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Xtables:
-    """All tables of one family; ``flavour`` is "legacy" or "nft", as the save's header tells (it changes some spellings)."""
+    """All tables of one family; ``flavour`` is "legacy" or "nft", as the save's header tells; both print alike so far."""
 
     family: int
     tables: Mapping[str, Table] = field(default_factory=dict)

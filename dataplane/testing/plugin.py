@@ -66,7 +66,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     trace = getattr(left, "trace", None) or getattr(right, "trace", None)
     if trace is None or not isinstance(left, str) or not isinstance(right, str):
         return None
-    from dataplane.cli.render_text import render, summary
+    from dataplane.render.text import render, summary
 
     return [f"verdict {str(left)!r} {op} {str(right)!r}", *summary(trace), "", *render(trace).splitlines()]
 

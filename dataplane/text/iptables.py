@@ -107,7 +107,7 @@ def _print_table(xtables: Xtables, table: Table, *, counters: bool) -> str:
     lines.extend(f":{chain.name} {chain.policy or '-'} [{chain.counters.packets}:{chain.counters.bytes}]" for chain in chains)
     for chain in chains:
         for rule in chain.rules:
-            words = print_rule(rule, xtables.family, xtables.flavour)
+            words = print_rule(rule, xtables.family)
             prefix = f"[{rule.counters.packets}:{rule.counters.bytes}] " if rule.counters is not None else "[0:0] " if counters else ""
             lines.append(f"{prefix}-A {chain.name} {words}" if words else f"{prefix}-A {chain.name}")
     lines.append("COMMIT")

@@ -347,9 +347,8 @@ def read_rule(words: Sequence[Word], family: int, chains: Container[str] | None 
 # ---------------------------------------------------------------------- printing
 
 
-def print_rule(rule: Rule, family: int, flavour: str = "legacy") -> str:
+def print_rule(rule: Rule, family: int) -> str:
     """The rule as iptables-save prints it behind ``-A CHAIN`` (empty for a rule without anything)."""
-    del flavour
     parts: list[str] = []
     for letter, field_ in (("s", rule.source), ("d", rule.destination)):
         if field_ is not None:

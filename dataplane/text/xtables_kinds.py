@@ -350,7 +350,6 @@ BITS: Final = Kind("bits", 1, lambda words, family: _bits(words[0]), lambda valu
 XMARK: Final = Kind("bits", 1, lambda words, family: _bits(words[0]), lambda value, family: f"0x{value[0]:x}/0x{value[1]:x}")
 HEX: Final = numbered(style="0x{:x}")
 NUMBER: Final = numbered()
-ADDRESS: Final = Kind("address", 1, lambda words, family: address(words[0], family), lambda value, family: show_address(value))
 HOST: Final = Kind(
     "address", 1, lambda words, family: _host(words[0], family),
     lambda value, family: format_address(family, value.address) + ("" if value.mask == FULL_MASK[family] else f"/{value.length}"),

@@ -45,9 +45,6 @@ class Row:
     separator: str = " "
 
 
-Rewrite = tuple[str, Kind, Callable[[Any], tuple[Option, ...]]]
-
-
 @dataclass(frozen=True, slots=True)
 class Extension:
     """``aliases``: another spelling -> row; ``rewrites``: an option that stands for others. ``after``: the negation stands behind the name."""

@@ -152,7 +152,7 @@ class _Follower:
     # The engine's ``outcomes`` puts the state back; here the state that belongs to each outcome is what is wanted.
 
     def _branches(self, packet: Modelled, indev: str | None, before: _State) -> Iterator[_Branch]:
-        from dataplane.cli.render_json import outcome
+        from dataplane.render.json import outcome
         from dataplane.engine.choices import explore
 
         def walk(choices: Choices) -> tuple[Trace, _State]:
@@ -175,7 +175,7 @@ class _Follower:
 
 
 def _merged(branches: Sequence[_Branch]) -> list[Outcome]:
-    from dataplane.cli.render_json import merged
+    from dataplane.render.json import merged
 
     return merged([(branch.probability, branch.trace) for branch in branches])  # type: ignore[return-value]  # JSON
 
