@@ -25,4 +25,6 @@ class Bind:
 
 
 class HotDrop(Exception):
-    """A match drops the packet outright (par->hotdrop)."""
+    """A match drops the packet outright (par->hotdrop); ``by`` is its rule."""
+
+    by: RuleRef | None = None

@@ -162,11 +162,10 @@ class ConnTable:
 
     def insert(self, conn: Conn, now: float) -> bool:
         """Puts a connection into the table; False when one of its tuples is taken."""
-        keys = [(conn.family, conn.zone, conn.original), (conn.family, conn.zone, conn.reply)]
-        if any(self.find(*key, now) is not None for key in keys):
+        family, zone, original, reply = conn.family, conn.zone, conn.original, conn.reply
+        if self.find(family, zone, original, now) is not None or self.find(family, zone, reply, now) is not None:
             return False
-        for key in keys:
-            self._entries[key] = conn
+        self._entries[family, zone, original] = self._entries[family, zone, reply] = conn
         if conn.src_done:
             self._by_source.setdefault(_source_key(conn), []).append(conn)
         conn.confirmed = True

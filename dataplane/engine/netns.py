@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from typing import Final
 
 from dataplane.engine import conntrack, defrag, nat
@@ -173,10 +174,10 @@ class Netns:
         if nat_table is not None or any(_tracks(table) for table in tables.values()):
             kernel = self.kernel
             for hook in (Hook.PREROUTING, Hook.OUTPUT):
-                self._add(family, hook, Priority.DEFRAG, "defrag", lambda skb, state: defrag.gather(kernel, skb, state))
-                self._add(family, hook, Priority.CONNTRACK, "conntrack", lambda skb, state: conntrack.track(kernel, skb, state))
+                self._add(family, hook, Priority.DEFRAG, "defrag", partial(defrag.gather, kernel))
+                self._add(family, hook, Priority.CONNTRACK, "conntrack", partial(conntrack.track, kernel))
             for hook in (Hook.INPUT, Hook.POSTROUTING):
-                self._add(family, hook, Priority.CONNTRACK_CONFIRM, "confirm", lambda skb, state: conntrack.confirm(kernel, skb, state))
+                self._add(family, hook, Priority.CONNTRACK_CONFIRM, "confirm", partial(conntrack.confirm, kernel))
 
     def _register_table(self, family: int, table: Table) -> None:
         walk = self._walk(table, family)
