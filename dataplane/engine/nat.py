@@ -8,8 +8,8 @@ argument: this file knows no rules. Source: net/netfilter/nf_nat_core.c, nf_nat_
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dataplane.engine.conntrack import Conn, inverse, is_reply
 from dataplane.engine.hooks import ACCEPT, Accept, Drop, Hook, HookFunction, HookState, Verdict
@@ -26,8 +26,7 @@ _PORTS: Final = frozenset((TCP, UDP, SCTP, DCCP, UDPLITE))
 _MAX_ATTEMPTS: Final = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(NamedTuple):
     """What a NAT target allows: addresses and ports (None: any). For ICMP the "port" is the identifier."""
 
     low: int | None = None

@@ -46,8 +46,7 @@ class NatRange(NamedTuple):
     port_base: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One option of a match or target: ``--dport 80`` is ``Option("dport", (80, 80))``."""
 
     name: str
@@ -55,8 +54,7 @@ class Option:
     negated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """``-m NAME …``; ``verbatim`` is not None exactly when the match has no row in the option table."""
 
     name: str
@@ -71,8 +69,7 @@ class Match:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """``-j NAME …`` where NAME is an extension or a standard verdict (ACCEPT, DROP, RETURN, QUEUE)."""
 
     name: str
@@ -87,8 +84,7 @@ class Target:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Jump:
+class Jump(NamedTuple):
     """``-j CHAIN`` or ``-g CHAIN`` to a chain of the same table."""
 
     chain: str

@@ -6,7 +6,7 @@ Source: iptables 1.8.9 (iptables-restore.c, iptables-save.c), checked against th
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dataplane.errors import Problem
 from dataplane.rules.iptables import Rule, Table, Xtables
@@ -15,8 +15,7 @@ from dataplane.text.iptables_reader import Reader
 from dataplane.text.iptables_rule import print_rule
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(NamedTuple):
     """A rule set, and what is odd about the text though it can be read."""
 
     xtables: Xtables

@@ -10,7 +10,7 @@ import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Final
+from typing import Final, NamedTuple
 
 from dataplane.errors import Problem
 from dataplane.inet import PROTOCOL_NAMES, Prefix
@@ -32,8 +32,7 @@ OTHER_TARGETS: Final = frozenset((
 ))  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """One word of a line and where it begins (column from 1)."""
 
     text: str
