@@ -15,7 +15,7 @@ from typing import Final
 
 from dataplane.inet import SCTP, TCP, UDP, format_address, format_endpoint, prefix_length
 from dataplane.rules.ipvs import DEFAULT_TIMEOUTS, IPVS, SCHEDULERS, RealServer, SchedulerFlags, Timeouts, VirtualServer
-from dataplane.text.ipvsadm_values import real_server, service_key, timeout, virtual_server
+from dataplane.text.ipvsadm_values import Key, real_server, service_key, timeout, virtual_server
 from dataplane.text.ipvsadm_words import Line, LineError, split_line
 from dataplane.text.problems import Problems
 
@@ -27,7 +27,6 @@ _OF_SERVICE: Final = _SERVICE | {"scheduler", "persistent", "netmask", "pe", "op
 _OF_SERVER: Final = _SERVICE | {
     "real-server", "forwarding-method", "weight", "u-threshold", "l-threshold", "tun-type", "tun-port", "checksum",
 }  # fmt: skip
-_Key = tuple[int, int, int, int, int]
 
 
 def parse_save(text: str, *, file: str | None = None) -> IPVS:
@@ -105,8 +104,8 @@ class _Reader:
     """The table of virtual servers while lines change it."""
 
     def __init__(self) -> None:
-        self.services: dict[_Key, VirtualServer] = {}
-        self.servers: dict[_Key, dict[tuple[int, int, int], RealServer]] = {}
+        self.services: dict[Key, VirtualServer] = {}
+        self.servers: dict[Key, dict[tuple[int, int, int], RealServer]] = {}
         self.timeouts = DEFAULT_TIMEOUTS
         self._do: Mapping[str, tuple[Callable[[Line], None], frozenset[str]]] = {  # and the options that it may have
             "add-service": (self._add_service, _OF_SERVICE),
@@ -120,7 +119,7 @@ class _Reader:
             "set": (self._set, frozenset({"command"})),
         }
 
-    def frozen(self, key: _Key) -> VirtualServer:
+    def frozen(self, key: Key) -> VirtualServer:
         servers = self.servers.get(key)
         return replace(self.services[key], servers=tuple(servers.values())) if servers else self.services[key]
 
@@ -134,12 +133,12 @@ class _Reader:
         do, allowed = self._do[command.name]
         for group, given in line.options.items():
             if group not in allowed:
-                raise LineError(f"--{command.name} has no option --{given.name}", given.column)
+                raise LineError(f"--{command.name} has no option --{given.name}", given.start)
         if line.others and command.name != "set":
             raise LineError(f"nothing like {line.others[0].value!r} expected here", line.others[0].column)
         do(line)
 
-    def _known(self, line: Line) -> _Key:
+    def _known(self, line: Line) -> Key:
         key = service_key(line)
         if key not in self.services:
             raise line.wrong("service-address", "there is no such virtual server")

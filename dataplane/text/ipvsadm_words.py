@@ -76,11 +76,12 @@ class LineError(ValueError):
 
 
 class Given(NamedTuple):
-    """One option as given; ``value`` is empty where it has none."""
+    """One option as given; ``value`` is empty where it has none. ``column`` is the value's, ``start`` the option's own."""
 
     name: str
     value: str
     column: int
+    start: int = 0
 
 
 @dataclass(slots=True)
@@ -90,6 +91,14 @@ class Line:
     end: int
     options: dict[str, Given] = field(default_factory=dict)
     others: list[Given] = field(default_factory=list)
+
+    def add(self, group: str, given: Given) -> None:
+        """Note an option. LineError where the group has one already."""
+        before = self.options.get(group)
+        if before is not None:
+            both = f"--{before.name} and --{given.name} exclude each other" if before.name != given.name else f"--{given.name} is given twice"
+            raise LineError(both, given.start)
+        self.options[group] = given
 
     def value(self, group: str) -> str | None:
         """What was given for a group, or None."""
@@ -114,7 +123,7 @@ def split_line(text: str) -> Line | None:
     waiting: Given | None = None  # takes the next word where that is no option
     for word, column in queue:
         if waiting is not None and not _is_option(word):
-            line.options["persistent"] = Given(waiting.name, word, column)
+            line.options["persistent"] = Given(waiting.name, word, column, waiting.start)
             waiting = None
             continue
         waiting = None
@@ -125,25 +134,17 @@ def split_line(text: str) -> Line | None:
             if option.takes is Takes.VALUE and value is None:
                 value, place = next(queue, ("", 0))
                 if not place:
-                    raise LineError(f"{_shown(option)} needs a value", line.end)
-                given = Given(option.name, value, place)
+                    raise LineError(f"--{option.name} needs a value", line.end)
+                given = Given(option.name, value, place, column)
             else:
-                given = Given(option.name, value or "", column)
-            if option.group in line.options:
-                raise LineError(f"--{line.options[option.group].name} and --{option.name} exclude each other", column) if (
-                    line.options[option.group].name != option.name
-                ) else LineError(f"--{option.name} is given twice", column)
-            line.options[option.group] = given
+                given = Given(option.name, value or "", column, column)
+            line.add(option.group, given)
             waiting = given if option.takes is Takes.MAYBE and value is None else None
     return line
 
 
 def _is_option(word: str) -> bool:
     return len(word) > 1 and word.startswith("-")
-
-
-def _shown(option: _Option) -> str:
-    return f"--{option.name}"
 
 
 def _options_of(word: str, column: int) -> Iterator[tuple[_Option, str | None]]:
