@@ -9,7 +9,7 @@ Source: ipvsadm 1.31 and net/netfilter/ipvs/ip_vs_ctl.c as observed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -20,6 +20,7 @@ from dataplane.text.ipvsadm_words import Line, LineError, split_line
 from dataplane.text.problems import Problems
 
 SERVICE_OPTIONS: Final[Mapping[int, str]] = {TCP: "-t", UDP: "-u", SCTP: "--sctp-service"}
+_MASK: Final = 0xFFFFFFFF
 _ANY_FLAGS: Final = ("flag-1", "flag-2", "flag-3")
 
 _SERVICE: Final = frozenset({"command", "service-address", "ipv6"})
@@ -196,36 +197,48 @@ class _Reader:
         self.timeouts = Timeouts(*(new or old for new, old in zip(given, self.timeouts, strict=True)))
 
 
-def in_printed_order(servers: list[VirtualServer]) -> list[VirtualServer]:
-    """Virtual servers, and their real servers, in the order in which the command prints them.
+def in_printed_order(ipvs: IPVS) -> IPVS:
+    """The virtual servers, and the real servers of each, in the order in which the command prints them.
 
-    It compares two addresses by the sign of their difference in 32 bits, so 192.168.0.1 comes before 10.0.0.1. Where
-    addresses are more than half the space apart that is no order at all, and so the command's is not foretold.
+    The kernel keeps real servers in the order of their coming, which schedulers go by, and the command's order hides. It compares
+    addresses 32 bits at a time by the sign of a 32-bit difference, so that 192.168.0.1 comes before 10.0.0.1; where addresses lie
+    more than half that space apart this is no order at all: they stay as they are.
     """
-    starts = {family: _starts([one.address for one in servers if one.family == family and not one.fwmark]) for family in (4, 6)}
-    ends = {family: _starts([end.address for one in servers for end in one.servers if end.family == family]) for family in (4, 6)}
-    made = [
-        replace(one, servers=tuple(sorted(one.servers, key=lambda end: (*_rotated(end.address, ends[end.family]), end.port)))) for one in servers
-    ]  # fmt: skip
-    made.sort(key=lambda one: (signed(one.fwmark), one.family, one.protocol, *_rotated(one.address, starts[one.family]), one.port))
-    return made
+    starts = {family: _starts([one.address for one in ipvs.servers if one.family == family and not one.fwmark]) for family in (4, 6)}
+    ends = {family: _starts([end.address for one in ipvs.servers for end in one.servers if end.family == family]) for family in (4, 6)}
+
+    def of_end(end: RealServer) -> tuple[int, ...]:
+        return *_rotated(end.address, ends[end.family]), end.port
+
+    def of_service(one: VirtualServer) -> tuple[int, ...]:
+        return signed(one.fwmark), one.family, one.protocol, *_rotated(one.address, starts[one.family]), one.port
+
+    made = (replace(one, servers=tuple(sorted(one.servers, key=of_end))) if len(one.servers) > 1 else one for one in ipvs.servers)
+    return replace(ipvs, servers=tuple(sorted(made, key=of_service)))
 
 
-def _words(address: int) -> tuple[int, int, int, int]:
-    return address >> 96, address >> 64 & 0xFFFFFFFF, address >> 32 & 0xFFFFFFFF, address & 0xFFFFFFFF
+_Starts = tuple[int | None, ...]
 
 
-def _rotated(address: int, starts: tuple[int, ...]) -> Iterator[int]:
-    return ((word - start) & 0xFFFFFFFF for word, start in zip(_words(address), starts, strict=True))
+def _words(address: int) -> tuple[int, ...]:
+    if address <= _MASK:
+        return 0, 0, 0, address
+    return address >> 96, address >> 64 & _MASK, address >> 32 & _MASK, address & _MASK
 
 
-def _starts(addresses: list[int]) -> tuple[int, ...]:
-    """For each 32 bits of the addresses the value that comes first: the one after the widest gap."""
-    return tuple(_after_widest_gap(sorted(set(words))) for words in zip(*map(_words, addresses), strict=True)) or (0, 0, 0, 0)
+def _rotated(address: int, starts: _Starts) -> list[int]:
+    return [0 if start is None else (word - start) & _MASK for word, start in zip(_words(address), starts, strict=True)]
 
 
-def _after_widest_gap(values: list[int]) -> int:
-    gaps = [(value - values[at - 1]) & 0xFFFFFFFF for at, value in enumerate(values)]
-    return values[gaps.index(max(gaps))]
+def _starts(addresses: list[int]) -> _Starts:
+    """For each 32 bits of the addresses the value that comes first; None where none does."""
+    return tuple(_first(sorted(set(words))) for words in zip(*map(_words, addresses), strict=True)) or (None, None, None, None)
 
 
+def _first(values: list[int]) -> int | None:
+    """The value after the widest gap of the circle, if all of them then lie on one half of it."""
+    if len(values) == 1:
+        return values[0]
+    gaps = [(value - values[at - 1]) & _MASK for at, value in enumerate(values)]
+    widest = max(gaps)
+    return values[gaps.index(widest)] if widest > 1 << 31 else None

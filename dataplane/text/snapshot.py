@@ -96,7 +96,7 @@ def print_snapshot(state: NodeState) -> dict[str, str]:
         "iptables-save.txt": iptables.print_save(state.iptables) if state.iptables.tables else None,
         "ip6tables-save.txt": iptables.print_save(state.ip6tables) if state.ip6tables.tables else None,
         "ipset-save.txt": ipset.print_save(state.ipsets) if state.ipsets.sets else None,
-        "ipvsadm-save.txt": ipvsadm.print_save(state.ipvs) or None,
+        "ipvsadm-save.txt": ipvsadm.print_save(ipvsadm.in_printed_order(state.ipvs)) or None,
         "ip-addr.json": ipaddr.print_links(state.links),
         "ip-route.json": iproute.print_routes(state.routes4) if state.routes4 is not None else None,
         "ip-route6.json": iproute.print_routes(state.routes6) if state.routes6 is not None else None,

@@ -90,8 +90,12 @@ def test_the_command_prints_what_it_is_told_byte_for_byte() -> None:
     shuffled = "".join(sorted(SAVED.splitlines(keepends=True), key=lambda line: (line[1], line[::-1])))
     saved, listed, again = in_uml(script, "ipvsadm", files={"save": SAVED, "shuffled": shuffled}).split("==\n")
     assert (saved, listed, again) == (SAVED, LISTED, SAVED)
-    servers = list(parse_save(shuffled).servers)
-    assert print_save(IPVS(tuple(in_printed_order(servers)))) == SAVED
+    assert print_save(in_printed_order(parse_save(shuffled))) == SAVED
+
+
+def test_addresses_that_have_no_order_stay_as_they_are() -> None:
+    text = "".join(f"-A -t {address}:80 -s rr\n" for address in ("1.0.0.1", "127.0.0.1", "250.0.0.1", "10.0.0.1"))
+    assert print_save(in_printed_order(parse_save(text))) == text
 
 
 def test_the_frozen_cases_are_what_the_real_command_says() -> None:
