@@ -50,12 +50,9 @@ def manifest_options(function: F) -> F:
 
 def compiled(source: Source) -> Compiled:
     """The node of the manifests, compiled; what was filled in or passed over goes to stderr."""
-    from dataplane.errors import UnsupportedError
     from dataplane.kube.load import load, node_of
     from dataplane.proxy.compile import compile_node
 
-    if source.mode != "iptables":
-        raise UnsupportedError(f"--mode {source.mode} is not built yet: only iptables is")
     if not source.files:
         raise click.UsageError("say what to read: -f PATH")
     families = _families(source.families)
@@ -64,7 +61,7 @@ def compiled(source: Source) -> Compiled:
     network = _network(source.network) if source.network is not None else None
     whole = network is not None and _tells_routes(network)
     made = compile_node(
-        cluster, node, links=network.links if network is not None else None, network=network if whole else None, families=families
+        cluster, node, links=network.links if network is not None else None, network=network if whole else None, families=families, mode=source.mode
     )
     for note in dict.fromkeys((*cluster.notes, *made.notes)):
         click.echo(f"note: {note}", err=True)

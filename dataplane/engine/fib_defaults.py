@@ -22,8 +22,8 @@ def kernel_rules(family: int) -> tuple[RoutingRule, ...]:
 
 
 def kernel_routes4(links: Iterable[Link]) -> tuple[Route, ...]:
-    """Local, broadcast and prefix routes of every IPv4 address on a link that is up."""
-    return tuple(route for link in links if link.up for address in link.addresses if address.family == 4 for route in _of4(link, address))
+    """Local, broadcast and prefix routes of every IPv4 address; on a link that is down only the local ones."""
+    return tuple(route for link in links for address in link.addresses if address.family == 4 for route in _of4(link, address))
 
 
 def _of4(link: Link, address: Address) -> Iterator[Route]:
@@ -32,6 +32,8 @@ def _of4(link: Link, address: Address) -> Iterator[Route]:
     mask = mask_of(4, address.prefixlen)
     subnet = (address.peer if address.peer is not None else address.local) & mask
     yield Route(4, Prefix(4, address.local, full), "local", _LOCAL, hop, scope=254, prefsrc=address.local, protocol="kernel")
+    if not link.up:
+        return
     if address.broadcast not in (None, full):
         yield Route(4, Prefix(4, address.broadcast or 0, full), "broadcast", _LOCAL, hop, scope=253, prefsrc=address.local, protocol="kernel")
     if address.secondary or subnet == 0 or (subnet == address.local and address.prefixlen == 32):
@@ -45,20 +47,23 @@ def _of4(link: Link, address: Address) -> Iterator[Route]:
 
 
 def kernel_routes6(links: Iterable[Link], *, forwarding: bool) -> tuple[Route, ...]:
-    """Local, prefix, multicast and (on a router) subnet-router anycast routes of every IPv6 address on a link that is up."""
+    """Local, prefix, multicast and (on a router) subnet-router anycast routes of every IPv6 address on a link that is up.
+
+    A link that is down has the local ones, too, where it knows no neighbours (dummies): addresses are then not tried for duplicates.
+    """
     routes: list[Route] = []
     for link in links:
-        if not link.up:
+        if not link.up and "NOARP" not in link.flags:
             continue
         hop = (NextHop(dev=link.name),)
         own = [address for address in link.addresses if address.family == 6]
         for address in own:
             mask = mask_of(6, address.prefixlen)
             routes.append(Route(6, Prefix(6, address.local, FULL_MASK[6]), "local", _LOCAL, hop, protocol="kernel"))
-            if address.prefixlen < 128 and "LOOPBACK" not in link.flags:
+            if link.up and address.prefixlen < 128 and "LOOPBACK" not in link.flags:
                 routes.append(Route(6, Prefix(6, address.local & mask, mask), "unicast", _MAIN, hop, metric=256, protocol="kernel"))
                 if forwarding and address.prefixlen < 127:
                     routes.append(Route(6, Prefix(6, address.local & mask, FULL_MASK[6]), "anycast", _LOCAL, hop, protocol="kernel"))
-        if own and "LOOPBACK" not in link.flags:
+        if own and link.up and "LOOPBACK" not in link.flags:
             routes.append(Route(6, Prefix(6, 0xFF << 120, mask_of(6, 8)), "multicast", _LOCAL, hop, metric=256, protocol="kernel"))
     return tuple(routes)

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from dataplane.errors import UnsupportedError
 from dataplane.kube.objects import Cluster, KubeProxyConfiguration, Node
-from dataplane.proxy import iptables
+from dataplane.proxy import iptables, ipvs, ipvs_node
 from dataplane.proxy.addresses import sloppy_address
-from dataplane.proxy.endpoints import endpoints_map
+from dataplane.proxy.endpoints import Endpoint, endpoints_map
 from dataplane.proxy.network import plain_network
 from dataplane.proxy.nodeport_addresses import local_detector, node_addresses, nodeport_addresses
 from dataplane.proxy.serviceport import ServicePort, service_ports
-from dataplane.proxy.topology import ZONE_LABEL, categorize_endpoints
+from dataplane.proxy.topology import ZONE_LABEL, Categorized, categorize_endpoints
 from dataplane.rules.iptables import Xtables
 from dataplane.rules.network import Link
 from dataplane.rules.nodestate import NodeState
@@ -39,14 +40,18 @@ def node_families(node: Node) -> tuple[int, ...]:
 
 def compile_node(
     cluster: Cluster, node: Node, *, configuration: KubeProxyConfiguration | None = None, links: Sequence[Link] | None = None,
-    network: NodeState | None = None, families: Sequence[int] | None = None,
+    network: NodeState | None = None, families: Sequence[int] | None = None, mode: str = "iptables",
 ) -> Compiled:  # fmt: skip
-    """One node's state in iptables mode. ``network`` (of a snapshot) is used as it is; else a plain one is made.
+    """One node's state in a mode, iptables or ipvs. ``network`` (of a snapshot) is used as it is; else a plain one is made.
 
-    Endpoints count as local by the name that kube-proxy goes by (hostnameOverride, else the node's).
+    UnsupportedError for other modes. Endpoints count as local by the name that kube-proxy goes by (hostnameOverride, else the node's).
     """
     config = configuration or cluster.proxy_configuration or KubeProxyConfiguration()
     chosen = tuple(families) if families else node_families(node)
+    if mode == "ipvs":
+        return _compile_ipvs(cluster, node, config, network or plain_network(node, cluster.nodes, links), chosen)
+    if mode != "iptables":
+        raise UnsupportedError(f"mode {mode} is not built yet: only iptables and ipvs are")
     base = network or _with_sysctls(plain_network(node, cluster.nodes, links), config)
     texts: dict[int, str] = {}
     notes: list[str] = []
@@ -69,22 +74,44 @@ def _with_sysctls(state: NodeState, config: KubeProxyConfiguration) -> NodeState
     return replace(state, sysctls={**state.sysctls, **written})
 
 
-def restore_text(cluster: Cluster, node: Node, config: KubeProxyConfiguration, links: Sequence[Link], family: int) -> tuple[str, list[str]]:
-    """What kube-proxy feeds to iptables-restore in one family, and what a user should know of it."""
+def _compile_ipvs(cluster: Cluster, node: Node, config: KubeProxyConfiguration, base: NodeState, families: Sequence[int]) -> Compiled:
+    texts: dict[int, str] = {}
+    wanted: dict[int, ipvs.Wanted] = {}
+    notes: list[str] = []
+    for family in families:
+        settings = ipvs_node.settings_of(config, node, base.links, family)
+        ports, endpoints, categorized = service_map(cluster, node, config, family)
+        wanted[family] = ipvs.sync(ports, endpoints, categorized, settings)
+        texts[family] = ipvs_node.node_text(wanted[family], settings)
+        notes += [*_owner_notes(ports, "which one gets the traffic is left to chance in IPVS mode"), *ipvs_node.set_notes(wanted[family], family)]
+    return Compiled(ipvs_node.programmed(base, config, wanted, texts), texts, tuple(dict.fromkeys(notes)))
+
+
+def service_map(
+    cluster: Cluster, node: Node, config: KubeProxyConfiguration, family: int
+) -> tuple[list[ServicePort], dict[int, Sequence[Endpoint]], dict[int, Categorized]]:
+    """The service ports of one family; by their positions all endpoints, and those that each policy allows."""
     name = config.hostname_override or node.name
     gates = config.feature_gates
     ports = service_ports(cluster.services, family, external_ips_allowed=gates.get("AllowServiceExternalIPs", True))
     endpoints = endpoints_map(cluster.endpoint_slices, family, name)
     zone = node.labels.get(ZONE_LABEL, "")
+    found: dict[int, Sequence[Endpoint]] = {}
     categorized = {}
-    total = 0
     for index, port in enumerate(ports):
         own = endpoints.get((port.namespace, port.service, port.port_name, port.protocol), ())
-        total += len(own)
+        found[index] = own
         categorized[index] = categorize_endpoints(
             own, uses_cluster=port.uses_cluster_endpoints, uses_local=port.uses_local_endpoints, node_name=name, zone=zone,
             node_hints=gates.get("PreferSameTrafficDistribution", True),
         )  # fmt: skip
+    return ports, found, categorized
+
+
+def restore_text(cluster: Cluster, node: Node, config: KubeProxyConfiguration, links: Sequence[Link], family: int) -> tuple[str, list[str]]:
+    """What kube-proxy feeds to iptables-restore in one family in iptables mode, and what a user should know of it."""
+    ports, endpoints, categorized = service_map(cluster, node, config, family)
+    total = sum(map(len, endpoints.values()))
     settings = _settings(config, node, links, family)
     buffers = iptables.sync(ports, categorized, settings, large=total > iptables.LARGE_CLUSTER)
     return buffers.text(), _notes(ports, settings, family)
@@ -115,10 +142,15 @@ def _notes(ports: Sequence[ServicePort], settings: iptables.Settings, family: in
             f"IPv{family}: no way to tell local traffic is configured (clusterCIDR, detectLocalMode): traffic from outside the cluster"
             " to a ClusterIP is not masqueraded, so its replies may go another way"
         )
+    return notes + _owner_notes(ports, "the first one gets all traffic")
+
+
+def _owner_notes(ports: Sequence[ServicePort], outcome: str) -> list[str]:
+    notes: list[str] = []
     owners: dict[tuple[str, str, int], str] = {}
     for port in ports:
         for address in (*port.external_ips, *port.vips):
             first = owners.setdefault((address, port.protocol, port.port), port.name)
             if first != port.name:
-                notes.append(f"{address}:{port.port}/{port.protocol} is claimed by {first} and by {port.name}: the first one gets all traffic")
+                notes.append(f"{address}:{port.port}/{port.protocol} is claimed by {first} and by {port.name}: {outcome}")
     return notes

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from dataplane.rules.ipset import IPSets
 from dataplane.rules.iptables import Xtables
+from dataplane.rules.ipvs import IPVS
 from dataplane.rules.network import Address, Connection, Link, Route, RoutingRule
 
 #: ``lo`` as every new network namespace has it, once it is up.
@@ -35,6 +36,7 @@ class NodeState:
     iptables: Xtables = field(default_factory=lambda: Xtables(4))
     ip6tables: Xtables = field(default_factory=lambda: Xtables(6))
     ipsets: IPSets = field(default_factory=IPSets)
+    ipvs: IPVS = field(default_factory=IPVS)
     connections: tuple[Connection, ...] = ()
 
     def xtables(self, family: int) -> Xtables:

@@ -13,7 +13,7 @@ connlimit connlimit-upto/-above int, connlimit-mask int (length), connlimit-sadd
 physdev physdev-in/-out str, physdev-is-in/-is-out/-is-bridged flag · iprange src-range/dst-range (low, high)
 owner uid-owner/gid-owner (low, high), socket-exists flag · mac mac-source int · length length (low, high) · ttl ttl-eq/-lt/-gt int
 hl hl-eq/-lt/-gt int · pkttype pkt-type str · rpfilter loose/validmark/accept-local/invert flag · nfacct nfacct-name str · tos tos (value, mask)
-dscp dscp int · helper helper str
+dscp dscp int · helper helper str · ipvs ipvs flag, vproto, vport, vportctl int, vaddr Prefix, vdir, vmethod str
 target DNAT to-destination, SNAT to-source NatRange · MASQUERADE/REDIRECT to-ports NatRange · NETMAP to Prefix · random, random-fully,
 persistent flag · REJECT reject-with str · MARK set-xmark (value, mask) · CONNMARK set-xmark | save-mark, restore-mark flag with nfmask, ctmask int
 CT notrack flag, helper str, zone str … · SET add-set/del-set (name, directions) · TPROXY on-port int, on-ip int, tproxy-mark (value, mask)
@@ -128,6 +128,9 @@ _DSCP_CLASSES: Final = {
 
 def _level(words: Sequence[str], family: int) -> int:  # noqa: ARG001
     return _LEVELS[words[0]] if words[0] in _LEVELS else k.number(words[0], 0, 7)
+
+
+_ONE_PORT: Final = Kind("number", 1, lambda words, family: k.port(words[0]), lambda value, family: str(value))
 
 
 def _tos(words: Sequence[str], family: int) -> tuple[int, int]:  # noqa: ARG001
@@ -263,6 +266,13 @@ MATCHES: Final[dict[str, Extension]] = {
         {"dscp-class": (k.one_of({name: name for name in _DSCP_CLASSES}), lambda value: (Option("dscp", _DSCP_CLASSES[value]),))},
     ),
     "helper": Extension((Row("helper", k.STRING, True),)),
+    "ipvs": Extension(
+        (
+            Row("ipvs", k.FLAG, True), Row("vproto", k.PROTOCOL, True), Row("vaddr", k.HOST, True), Row("vport", _ONE_PORT, True),
+            Row("vdir", k.one_of({"ORIGINAL": "ORIGINAL", "REPLY": "REPLY"})),
+            Row("vmethod", k.one_of({"GATE": "GATE", "IPIP": "IPIP", "MASQ": "MASQ"}), True), Row("vportctl", _ONE_PORT, True),
+        ),
+    ),
 }  # fmt: skip
 
 _RANDOM: Final = (Row("random", k.FLAG), Row("random-fully", k.FLAG), Row("persistent", k.FLAG))

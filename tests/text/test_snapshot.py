@@ -30,6 +30,7 @@ FULL = {
     "iptables-save.txt": IPTABLES,
     "ip6tables-save.txt": IPTABLES,
     "ipset-save.txt": sample("ipset-save.txt"),
+    "ipvsadm-save.txt": sample("ipvsadm-save.txt"),
     "ip-addr.json": sample("ip-addr.json"),
     "ip-route.json": sample("ip-route-nexthops.json"),
     "ip-route6.json": sample("ip-route6.json"),
@@ -40,7 +41,7 @@ FULL = {
 }
 A_SNAPSHOT_IS = (
     "a snapshot is a directory with the output of commands, any of which may be missing: iptables-save.txt (`iptables-save`), "
-    "ip6tables-save.txt (`ip6tables-save`), ipset-save.txt (`ipset save`), ip-addr.json (`ip -j addr`), "
+    "ip6tables-save.txt (`ip6tables-save`), ipset-save.txt (`ipset save`), ipvsadm-save.txt (`ipvsadm -S -n`), ip-addr.json (`ip -j addr`), "
     "ip-route.json (`ip -j route show table all`), ip-route6.json (`ip -6 -j route show table all`), "
     "ip-rule.json (`ip -j rule`), ip-rule6.json (`ip -6 -j rule`), sysctl.txt (`sysctl -a`), "
     "conntrack.txt (`conntrack -L -o extended`)"
@@ -168,8 +169,8 @@ def test_what_is_read_over_is_told(directory: Path) -> None:
     assert told[:4] == [
         "notes.md: not a file of a snapshot, ignored",
         "old: not a file of a snapshot, ignored",
-        "ipvsadm-save.txt: not modelled yet: virtual servers (`ipvsadm -S -n`), ignored",
         "nft-ruleset.json: not modelled yet: nftables (`nft -j list ruleset`), ignored",
+        "ipvsadm-save.txt: not followed yet: packets do not meet the virtual servers",
     ]
     assert "ip-route6.json: route fd54::/64: not modelled yet: routing by source ('from')" in told
     assert "ip-rule.json: rule 52: not modelled yet: 'l3mdev'" in told
