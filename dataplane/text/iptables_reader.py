@@ -1,7 +1,6 @@
 """One iptables rule read from its words, as iptables-restore's getopt_long and the extensions' own parsers read it.
 
-Short options may be glued to their value (-s10.0.0.1), long ones joined with "=" and cut to a unique prefix; an unknown option
-with -p tcp loads -m tcp. Source: iptables/xshared.c, libxtables/xtoptions.c of iptables 1.8.9.
+Long options may be cut to a unique prefix, those of extensions joined with "="; an unknown option with -p tcp loads -m tcp. Source: iptables/xshared.c, libxtables/xtoptions.c of iptables 1.8.9.
 """
 
 from __future__ import annotations
@@ -164,11 +163,12 @@ class Reader:
             raise RuleError(f"{word.text} takes no value", word.column)
 
     def _header_kind(self, word: Word) -> str | None:
-        """The rule's own option that a word is; what is glued to it becomes the next word."""
+        """The rule's own option that a word is. Of those only -m takes a value that is glued to it: of others the tool takes it all."""
         short = _SHORT.get(word.text[1:2]) if word.text[:1] == "-" else None
-        if short is not None and not (short in ("fragment", "counters", "protocol") and len(word.text) > 2):
-            if len(word.text) > 2:
-                self.glued = Word(word.text[2:], word.column + 2)
+        if short is not None and len(word.text) > 2:
+            self.glued = Word(word.text[2:], word.column + 2)
+            self._only_a_match(short, word)
+        if short is not None:
             return short
         if not word.text.startswith("--"):
             return None
@@ -178,10 +178,14 @@ class Reader:
             found = self._candidates(name)
             kind = found.pop()[1] if len(found) == 1 and next(iter(found))[0] is None else None
         if kind is not None and equals:
-            if kind == "protocol":
-                raise RuleError("--protocol=NAME is not accepted, give the name as a word of its own", word.column)
+            self._only_a_match(kind, word)
             self.glued = Word(value, word.column + 3 + len(name))
         return kind
+
+    @staticmethod
+    def _only_a_match(kind: str, word: Word) -> None:
+        if kind != "match":
+            raise RuleError(f"iptables-restore does not take {word.text!r}: its value must be a word of its own", word.column)
 
     def _last_is_unknown(self) -> bool:
         return bool(self.loaded) and self.loaded[-1].extension is None
@@ -336,7 +340,7 @@ class Reader:
             for one in self.loaded if one.name == "tcp" for option in one.options
         )  # fmt: skip
         named = protocol.value if protocol is not None else None
-        return Facts(self.family, None if protocol is None or protocol.negated else named, named, syn)
+        return Facts(self.family, None if protocol is None or protocol.negated else named, named, syn, self.flavour)
 
     def _completed(self, one: _Loaded, extension: Extension, facts: Facts) -> tuple[Option, ...]:
         try:

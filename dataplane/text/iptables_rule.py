@@ -14,18 +14,18 @@ from dataplane.text.iptables_reader import OTHER_TARGETS, Reader, RuleError, Wor
 from dataplane.text.xtables_options import MATCHES, TARGETS, Extension, Row
 
 
-def read_rule(words: Sequence[Word], family: int, chains: Container[str] | None = None, *, flavour: str = "legacy") -> list[Rule]:
+def read_rule(words: Sequence[Word], family: int, chains: Container[str] | None = None, *, flavour: str = "") -> list[Rule]:
     """The rules that the words after ``-A CHAIN`` stand for (several where an address list is given). Raises RuleError.
 
-    ``chains`` are the table's chains; without them every unknown target is taken as it is. ``flavour`` is "legacy" or "nft": what
-    iptables-nft does not take is refused, what it loses is lost.
+    ``chains`` are the table's chains; without them every unknown target is taken as it is. ``flavour`` is "legacy", "nft", or "" for
+    either: what that iptables does not take is refused, what it loses is lost.
     """
     if not words:
         return [Rule()]
     return Reader(words, family, chains, flavour).rules()
 
 
-def print_rule(rule: Rule, family: int, *, flavour: str = "legacy") -> str:
+def print_rule(rule: Rule, family: int, *, flavour: str = "") -> str:
     """The rule as iptables-save prints it behind ``-A CHAIN`` (empty for a rule without anything).
 
     ``! -i +``, which matches nothing, is printed by the nft flavour only.

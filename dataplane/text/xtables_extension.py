@@ -38,13 +38,14 @@ class Row:
 class Facts:
     """What an extension may know of its rule: ``protocol`` is None without -p, or with ``! -p``; ``named`` is the one of -p, inverted or not.
 
-    ``syn``: -m tcp asks for SYN.
+    ``syn``: -m tcp asks for SYN. ``flavour``: "legacy", "nft", or "" where the rule must only fit one of them.
     """
 
     family: int
     protocol: int | None
     named: int | None
     syn: bool
+    flavour: str = ""
 
 
 Finish = Callable[[list[Option], Facts], list[Option]]

@@ -69,7 +69,7 @@ def number_decimal(text: str, high: int) -> int:
 def protocol(text: str) -> int:
     """A protocol by number or name, any case; 0 for "all"."""
     low = text.lower()
-    if low == "all":
+    if low in ("all", "ip", "hopopt"):
         return 0
     if low in PROTOCOL_NUMBERS:
         return PROTOCOL_NUMBERS[low]
@@ -426,7 +426,7 @@ HEX: Final = numbered(style="0x{:x}")
 NUMBER: Final = numbered()
 HOST: Final = Kind(
     "address", 1, lambda words, family: _host(words[0], family),
-    lambda value, family: format_address(family, value.address) + ("" if value.mask == FULL_MASK[family] else f"/{value.length}"),
+    lambda value, family: format_address(family, value.address) + ("" if value.mask == FULL_MASK[family] or value.length is None else f"/{value.length}"),
 )  # fmt: skip
 IP: Final = Kind("ip", 1, lambda words, family: parse_address(words[0], family)[1], lambda value, family: format_address(family, value))
 IPRANGE: Final = Kind(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from dataplane.inet import AH, DCCP, ESP, SCTP, TCP, UDP, UDPLITE
+from dataplane.inet import AH, DCCP, ESP, FULL_MASK, SCTP, TCP, UDP, UDPLITE
 from dataplane.rules.iptables import Option
 from dataplane.text import xtables_kinds as k
 from dataplane.text import xtables_programs as programs
@@ -67,7 +67,7 @@ def _statistic(options: list[Option], facts: Facts) -> list[Option]:  # noqa: AR
 
 def _recent(options: list[Option], facts: Facts) -> list[Option]:
     kept = {option.name: option for option in options}
-    if kept.setdefault("mask", Option("mask", k.FULL_MASK[facts.family])) and "rdest" in kept:
+    if kept.setdefault("mask", Option("mask", FULL_MASK[facts.family])) and "rdest" in kept:
         kept.pop("rsource", None)
     else:
         kept["rsource"] = Option("rsource")
@@ -205,7 +205,7 @@ _TRANSPORT: Final[dict[str, Extension]] = {
     ),
     "string": Extension(
         (
-            Row("string", programs.SEARCHED, True), Row("hex-string", programs.HEX_SEARCHED, True),
+            Row("string", programs.SEARCHED, True, excludes=("hex-string",)), Row("hex-string", programs.HEX_SEARCHED, True),
             Row("algo", k.one_of({name: name for name in ("bm", "kmp", "fsm")}), required=True), Row("from", k.numbered(0, 65535), hidden=0),
             Row("to", k.numbered(0, 65535), hidden=65535), Row("icase", k.FLAG),
         ),
@@ -338,7 +338,7 @@ _REMEMBERED: Final[dict[str, Extension]] = {
         (
             *exclusive(Row("set", k.FLAG, True), Row("rcheck", k.FLAG, True), Row("update", k.FLAG, True), Row("remove", k.FLAG, True)),
             Row("seconds", k.numbered(1)), Row("reap", k.FLAG, needs=("seconds",)), Row("hitcount", k.NUMBER, hidden=0),
-            Row("rttl", k.FLAG, excludes=("set", "remove")), Row("name", k.WORD, default="DEFAULT"), Row("mask", k.MASK),
+            Row("rttl", k.FLAG, excludes=("set", "remove")), Row("name", k.bare(199), default="DEFAULT"), Row("mask", k.MASK),
             Row("rsource", k.FLAG), Row("rdest", k.FLAG),
         ),
         some_of=("set", "rcheck", "update", "remove"), finish=_recent,

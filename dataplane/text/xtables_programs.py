@@ -125,7 +125,7 @@ def _date(words: Sequence[str], family: int) -> str:  # noqa: ARG001
         if not found:
             raise ValueError
         year, month, day, hours, minutes, seconds = (int(part) if part else None for part in found.groups())
-        moment = datetime(year or 0, month or 1, day or 1, hours or 0, minutes or 0, seconds or 0)  # noqa: DTZ001 - printed, not compared
+        moment = datetime(year or 0, month or 1, day or 1, hours or 0, minutes or 0, seconds or 0)
     except ValueError:
         raise ValueError(f"expected a date YYYY[-MM[-DD[Thh[:mm[:ss]]]]], got {words[0]!r}") from None
     if not "1970" <= moment.isoformat() <= LAST_DATE:

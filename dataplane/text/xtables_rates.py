@@ -83,12 +83,23 @@ def _bytes(text: str) -> int:
 
 
 def _show_bytes(value: int) -> str:
-    name, size = next(one for one in _SIZES if (value >= one[1] and value % one[1] == 0) or one[1] == 1)
+    """In the greatest unit that is not greater than it, cut."""
+    name, size = next(one for one in _SIZES if value >= one[1] or one[1] == 1)
     return f"{value // size}{name}b"
 
 
+def _show_byte_rate(value: int) -> str:
+    """In the greatest unit that, cut (and cut to 32 bits), stands for the same cost."""
+    cost = _U32 // ((value >> 4) + 1)
+    for name, size in _SIZES:
+        cut = value // size * size & _U32
+        if value >= size and _U32 // ((cut >> 4) + 1) == cost:
+            return f"{value // size}{name}b/s"
+    return f"{value}b/s"
+
+
 def _show_hash_rate(value: int | ByteRate, family: int) -> str:  # noqa: ARG001
-    return f"{_show_bytes(value.bytes)}/s" if isinstance(value, ByteRate) else _show_rate(value, _HASH_SCALE)[0]
+    return _show_byte_rate(value.bytes) if isinstance(value, ByteRate) else _show_rate(value, _HASH_SCALE)[0]
 
 
 def _burst(words: Sequence[str], family: int) -> int | ByteRate:  # noqa: ARG001
@@ -154,7 +165,7 @@ HASHMODE: Final = Kind("word", 1, _mode, lambda value, family: str(value))
 
 
 def _amounts(words: Sequence[str], family: int) -> tuple[int, int]:  # noqa: ARG001
-    low, colon, high = words[0].partition(":")
+    low, _, high = words[0].partition(":")
     first, last = (number(part, 0, (1 << 64) - 1) if part else 0 for part in (low, high))
     if last and first > last:
         raise ValueError(f"{first} should be less than {last}")

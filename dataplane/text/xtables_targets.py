@@ -172,8 +172,8 @@ def _reset_needs_tcp(options: list[Option], facts: Facts) -> list[Option]:
 
 
 def _tcpmss(options: list[Option], facts: Facts) -> list[Option]:
-    """Given both, the path's MTU counts."""
-    if not facts.syn:
+    """Given both, the path's MTU counts. Only the legacy kernel interface insists on SYN."""
+    if facts.flavour == "legacy" and not facts.syn:
         raise ValueError("the kernel takes TCPMSS for TCP SYN packets only: -p tcp --tcp-flags SYN,RST SYN")
     clamped = [option for option in options if option.name == "clamp-mss-to-pmtu"]
     return clamped or options

@@ -12,8 +12,8 @@ SERVICE = """*nat
 -A POSTROUTING -s 10.244.1.5/32 -d 10.244.1.5/32 -j MASQUERADE
 -A POSTROUTING -s 192.168.0.0/24 -d 10.244.0.0/16 -j MASQUERADE
 -N SVC
--A SVC -m statistic --mode random --probability 0.25 -j DNAT --to-destination 10.244.1.5:8080
--A SVC -j DNAT --to-destination 10.244.1.6:8080
+-A SVC -p tcp -m statistic --mode random --probability 0.25 -j DNAT --to-destination 10.244.1.5:8080
+-A SVC -p tcp -j DNAT --to-destination 10.244.1.6:8080
 COMMIT
 """
 
