@@ -46,6 +46,12 @@ class NatRange(NamedTuple):
     port_base: int | None = None
 
 
+class ByteRate(NamedTuple):
+    """A rate of hashlimit in bytes a second (or a burst in bytes), as far as the kernel's 32 bits can say it."""
+
+    bytes: int
+
+
 class Option(NamedTuple):
     """One option of a match or target: ``--dport 80`` is ``Option("dport", (80, 80))``."""
 
@@ -147,6 +153,6 @@ class Xtables:
 
 
 __all__ = [
-    "BUILTIN_CHAINS", "Chain", "Counters", "Jump", "Match", "NatRange", "Negatable", "Option", "Prefix", "Rule", "Table",
+    "BUILTIN_CHAINS", "ByteRate", "Chain", "Counters", "Jump", "Match", "NatRange", "Negatable", "Option", "Prefix", "Rule", "Table",
     "Target", "Xtables",
 ]  # fmt: skip

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from dataplane.errors import Problem
 from dataplane.rules.iptables import Rule, Table, Xtables
 from dataplane.text.iptables_chains import TextChains, print_line, read_line
-from dataplane.text.iptables_reader import Reader
 from dataplane.text.iptables_rule import print_rule
+from dataplane.text.iptables_tables import Reader
 
 
 class Parsed(NamedTuple):
@@ -50,7 +50,7 @@ def _print_table(xtables: Xtables, table: Table, *, counters: bool) -> str:
         heads, printed = chains.heads(), chains.all_lines()
     else:
         heads = ((chain.name, chain.policy, chain.counters) for chain in chains.values())
-        printed = (chain_lines(table, name, xtables.family) for name in chains)
+        printed = (chain_lines(xtables, table, name) for name in chains)
     lines.extend(f":{name} {policy or '-'} [{counted.packets}:{counted.bytes}]" for name, policy, counted in heads)
     for rules in printed:
         lines.extend([f"[0:0] {line}" if line[0] != "[" else line for line in rules] if counters else rules)
@@ -60,11 +60,11 @@ def _print_table(xtables: Xtables, table: Table, *, counters: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def chain_lines(table: Table, name: str, family: int) -> list[str]:
+def chain_lines(xtables: Xtables, table: Table, name: str) -> list[str]:
     """The rules of a chain as iptables-save prints them, ``-A CHAIN …``, with counters where they carry some."""
     if isinstance(table.chains, TextChains):
         return table.chains.lines(name)
-    return [print_line(name, rule, family) for rule in table.chains[name].rules]
+    return [print_line(name, rule, xtables.family, xtables.flavour) for rule in table.chains[name].rules]
 
 
 def parse_rule(text: str, family: int, *, chains: Container[str] | None = None, file: str = "rule", line: int = 1) -> list[tuple[str, Rule]]:

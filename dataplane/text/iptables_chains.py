@@ -57,9 +57,9 @@ class Body:
 class TextChains(Mapping[str, Chain]):
     """The chains of a table, in order. A plain user chain is a span of the text (possibly empty); any other is a Body."""
 
-    def __init__(self, bodies: Mapping[str, Span | Body], text: Text, family: int) -> None:
+    def __init__(self, bodies: Mapping[str, Span | Body], text: Text, family: int, flavour: str = "") -> None:
         names = list(bodies)
-        self._text, self._family = text, family
+        self._text, self._family, self._flavour = text, family, flavour
         self._names = "\n".join(names)
         self._ends = array("I")
         self._spans = array("I")
@@ -97,7 +97,7 @@ class TextChains(Mapping[str, Chain]):
             if isinstance(part, Rule):
                 rules.append(part)
             else:
-                rules += read_span(self._text.read(part), self._family, self)
+                rules += read_span(self._text.read(part), self._family, self, self._flavour)
         body = self._bodies.get(name)
         return Chain(name, None, tuple(rules)) if body is None else Chain(name, body.policy, tuple(rules), body.counters)
 
@@ -134,7 +134,7 @@ class TextChains(Mapping[str, Chain]):
         family, printed = self._family, []
         for part in self._parts(name, number):
             if isinstance(part, Rule):
-                printed.append(print_line(name, part, family))
+                printed.append(print_line(name, part, family, self._flavour))
                 continue
             text, position = self._text.read(part), 0
             for found in shape(family).finditer(text):
@@ -147,17 +147,19 @@ class TextChains(Mapping[str, Chain]):
         return printed
 
     def _read_and_printed(self, text: str, name: str) -> list[str]:
-        return [print_line(name, rule, self._family) for rule in read_span(text, self._family, self)] if text else []
+        return [
+            print_line(name, rule, self._family, self._flavour) for rule in read_span(text, self._family, self, self._flavour)
+        ] if text else []
 
 
-def print_line(chain: str, rule: Rule, family: int) -> str:
+def print_line(chain: str, rule: Rule, family: int, flavour: str = "") -> str:
     """A rule with its chain, and its counters where it has some."""
     counted = f"[{rule.counters.packets}:{rule.counters.bytes}] " if rule.counters is not None else ""
-    words = print_rule(rule, family)
+    words = print_rule(rule, family, flavour=flavour)
     return f"{counted}-A {chain} {words}" if words else f"{counted}-A {chain}"
 
 
-def read_line(line: str, number: int, family: int, chains: Container[str] | None, file: str) -> tuple[str, list[Rule]]:
+def read_line(line: str, number: int, family: int, chains: Container[str] | None, file: str, flavour: str = "") -> tuple[str, list[Rule]]:
     """Chain and rules (several where address lists are given) of a ``[counters] -A CHAIN …`` line. Raises ParseError."""
     counters: Counters | None = None
     try:
@@ -169,7 +171,7 @@ def read_line(line: str, number: int, family: int, chains: Container[str] | None
                 words = words[1:]
         if len(words) < 2 or words[0].text not in ("-A", "--append"):
             raise RuleError("expected -A CHAIN", words[0].column if words else 1)
-        rules = read_rule(words[2:], family, chains)
+        rules = read_rule(words[2:], family, chains, flavour=flavour)
     except RuleError as error:
         raise ParseError(problem(error, file, number, line)) from None
     if counters is not None:
@@ -177,11 +179,11 @@ def read_line(line: str, number: int, family: int, chains: Container[str] | None
     return words[1].text, rules
 
 
-def read_span(text: str, family: int, chains: Container[str]) -> list[Rule]:
+def read_span(text: str, family: int, chains: Container[str], flavour: str = "") -> list[Rule]:
     """The rules of whole lines that were checked before."""
     rules: list[Rule] = []
     for number, line in enumerate(text.rstrip("\n").split("\n"), 1):
-        rules += read_line(line, number, family, chains, "")[1]
+        rules += read_line(line, number, family, chains, "", flavour)[1]
     return rules
 
 

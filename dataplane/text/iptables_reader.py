@@ -1,416 +1,378 @@
-"""Reads what iptables-save prints and iptables-restore takes, table by table, and checks it as the kernel does at COMMIT.
+"""One iptables rule read from its words, as iptables-restore's getopt_long and the extensions' own parsers read it.
 
-Most lines of a large save have one of a few shapes (text/iptables_shapes): those are passed over in one sweep, noting where each chain's lines
-are. Everything else is read line by line at once, so that every error is found here, with its place.
-Source: iptables 1.8.9 (iptables-restore.c), checked against the real tools.
+Long options may be cut to a unique prefix, those of extensions joined with "="; an unknown option with -p tcp loads -m tcp. Source: iptables/xshared.c, libxtables/xtoptions.c of iptables 1.8.9.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Final
 
-from dataplane.errors import ParseError, Problem
-from dataplane.rules.iptables import BUILTIN_CHAINS, Counters, Jump, Rule, Table, Xtables
-from dataplane.text.iptables_chains import COUNTED, Body, Span, Text, TextChains, read_line, read_span
-from dataplane.text.iptables_rule import RuleError, problem, split
-from dataplane.text.iptables_shapes import shape
+from dataplane.inet import PROTOCOL_NAMES, Prefix
+from dataplane.rules.iptables import Counters, Jump, Match, Negatable, Option, Rule, Target
+from dataplane.text import xtables_kinds as kinds
+from dataplane.text.xtables_options import MATCHES, TARGETS, Extension, Facts, completed, of_family
 
-_CHAIN_LINE: Final = re.compile(r":(\S+) (\S+)(?: \[(\d+):(\d+)\])?\s*")
-_POLICIES: Final = frozenset(("ACCEPT", "DROP"))
-_VERDICTS: Final = frozenset(("ACCEPT", "DROP", "RETURN", None))
-_VERBS: Final = {
-    "--append": "-A", "--insert": "-I", "--new-chain": "-N", "--flush": "-F", "--delete-chain": "-X", "--policy": "-P", "--delete": "-D",
+_LONG: Final = {
+    "source": "source", "src": "source", "destination": "destination", "dst": "destination", "protocol": "protocol", "in-interface": "in",
+    "out-interface": "out", "fragments": "fragment", "jump": "jump", "goto": "goto", "match": "match", "set-counters": "counters",
 }  # fmt: skip
-_EMPTY: Final[Span] = (0, 0)
+_SHORT: Final = {
+    "s": "source", "d": "destination", "p": "protocol", "i": "in", "o": "out", "f": "fragment", "j": "jump", "g": "goto", "m": "match",
+    "c": "counters",
+}  # fmt: skip
+#: Long options of the command itself, which make a prefix ambiguous.
+_COMMANDS: Final = (
+    "append", "delete", "check", "insert", "replace", "list", "list-rules", "flush", "zero", "new-chain", "delete-chain", "rename-chain",
+    "policy", "table", "numeric", "verbose", "wait", "wait-interval", "exact", "version", "help", "line-numbers", "modprobe", "ipv4", "ipv6",
+)  # fmt: skip
+_IMPLIED: Final = {
+    "icmp": "icmp", "ipv6-icmp": "icmp6", "icmpv6": "icmp6", "tcp": "tcp", "udp": "udp", "sctp": "sctp", "dccp": "dccp", "esp": "esp",
+    "ah": "ah", "ipcomp": "ipcomp", "mh": "mh",
+}  # fmt: skip
+#: Extensions that exist but have no row; a word that is none of these and no chain is a chain that does not exist.
+OTHER_TARGETS: Final = frozenset((
+    "CLUSTERIP", "LED", "MIRROR", "ULOG", "SAME", "DELUDE", "TARPIT", "CHAOS", "ECHO", "ACCOUNT", "IPMARK", "LOGMARK", "FLOWOFFLOAD",
+))  # fmt: skip
 
 
-class Reader:
-    """Reads one text. A table under construction maps each chain to the span of its lines, or to a Body where that is not enough."""
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a line and where it begins (column from 1)."""
 
-    def __init__(self, family: int, file: str, *, noflush: bool = False) -> None:
-        self.family = family
-        self.file = file
-        self.noflush = noflush
-        self.tables: dict[str, dict[str, Span | Body]] = {}
-        self.headers: dict[str, tuple[str, str]] = {}
-        self.flavour = "legacy"
-        self.warnings: list[Problem] = []
-        self.problems: list[Problem] = []
-        self.text = ""
-        self.table: dict[str, Span | Body] | None = None
-        self.table_name = ""
-        self.generated = ""
-        self.touched: set[str] = set()
-        self.jumps: dict[str, _Jumps] = {}
-        self.counted = (0, 1)  # a place in the text and the number of its line
+    text: str
+    column: int
 
-    def start_from(self, xtables: Xtables) -> None:
-        """Begins with the rules of another state."""
-        self.flavour = xtables.flavour
-        for name, table in xtables.tables.items():
-            self.tables[name] = {chain.name: Body(chain.policy, chain.counters, list(chain.rules)) for chain in table.chains.values()}
-            self.jumps[name] = jumps = _Jumps()
-            for chain in table.chains.values():
-                jumps.note(chain.name, chain.rules)
 
-    def read(self, text: str, *, sort: bool = False) -> Xtables:
-        """Reads the whole text; ``sort`` lists user chains by name, as the kernel does. Raises ParseError with all that is wrong."""
-        if text.startswith("\ufeff"):
-            text = text[1:]
-        if "\r" in text:
-            self._warn(1, "lines end in CR LF: the real iptables-restore refuses this file")
-            text = text.replace("\r\n", "\n")
-        self.text = text if text.endswith("\n") else f"{text}\n"
-        self._sweep()
-        if self.table is not None:
-            self._fail(text.count("\n") + 1, f"the table {self.table_name} is not ended by COMMIT (is the file cut off?)")
-        for name in self.tables:
-            if not self.problems:
-                self._check_jumps(name)
-        if self.problems:
-            raise ParseError(sorted(self.problems, key=lambda one: one.line or 0))
-        kept = Text(self.text)
-        tables = {
-            name: Table(name, TextChains(_sorted(bodies, name) if sort else bodies, kept, self.family)) for name, bodies in self.tables.items()
-        }  # fmt: skip
-        return Xtables(self.family, tables, self.flavour, self.headers)
+class RuleError(ValueError):
+    """A word that cannot be understood; ``column`` is its place in the line, from 1."""
 
-    # ------------------------------------------------------------------ the sweep
+    def __init__(self, message: str, column: int) -> None:
+        super().__init__(message)
+        self.column = column
 
-    def _sweep(self) -> None:
-        """Over the lines of a known shape; what stands between them is read line by line."""
-        position = 0
-        chain, begin = "", 0  # the chain whose rules are being passed over, and where they began
-        table: dict[str, Span | Body] = {}
-        jumps = _Jumps()
-        for found in shape(self.family).finditer(self.text):
-            start = found.start()
-            if start != position:
-                if start and self.text[start - 1] != "\n":
-                    continue  # in the middle of a line of another shape
-                self._span(chain, begin, position)
-                self._lines(position, start)
-                chain, position = "", start
-                table = self.table if self.table is not None else {}
-                jumps = self.jumps.get(self.table_name, jumps)
-            name, jump, fed_jump, names = found.group("chain", "jump", "fed_jump", "names")
-            if name != chain:
-                if name not in table:
-                    if names is not None and self.table is not None:
-                        self._span(chain, begin, start)
-                        chain = ""
-                        for name in [line[1:-8] for line in names.split("\n")[:-1]]:
-                            if table.setdefault(name, _EMPTY) is not _EMPTY:
-                                table[name] = _EMPTY
-                                jumps.forget(name)
-                        position = found.end()
-                    continue  # a rule of a chain that is not there: left to be told line by line
-                self._span(chain, begin, start)
-                chain, begin = name, start
-            target = jump or fed_jump
-            if target not in _VERDICTS:
-                if target not in table:
-                    self._span(chain, begin, start)
-                    chain = ""
-                    continue
-                jumps.sources.append(name)
-                jumps.targets.append(target)
-            position = found.end()
-        self._span(chain, begin, position)
-        self._lines(position, len(self.text))
 
-    def _span(self, chain: str, start: int, end: int) -> None:
-        """The lines from ``start`` to ``end`` are rules of a chain ("": of none)."""
-        if not chain or start == end:
-            return
-        assert self.table is not None
-        body = self.table[chain]
-        if body is _EMPTY:
-            self.table[chain] = start, end
-        else:
-            self._body(chain).parts.append((start, end))
-
-    def _body(self, chain: str) -> Body:
-        """The chain as a Body, which can hold anything."""
-        assert self.table is not None
-        body = self.table[chain]
-        if not isinstance(body, Body):
-            body = self.table[chain] = Body(parts=[body] if body is not _EMPTY else [])
-        return body
-
-    def _rules(self, chain: str) -> list[Rule]:
-        """The chain's rules, to be edited."""
-        body = self._body(chain)
-        assert self.table is not None
-        rules: list[Rule] = []
-        for part in body.parts:
-            rules += [part] if isinstance(part, Rule) else read_span(self.text[part[0] : part[1]], self.family, self.table)
-        body.parts = rules  # type: ignore[assignment]  # a list of rules is one of parts
-        return rules
-
-    def _lines(self, start: int, end: int) -> None:
-        position, number = self.counted
-        number += self.text.count("\n", position, start)
-        while start < end:
-            stop = self.text.index("\n", start) + 1
-            line = self.text[start : stop - 1]
-            if line:
-                self._line(line, number, (start, stop))
-            start, number = stop, number + 1
-        self.counted = end, number
-
-    # ------------------------------------------------------------------ lines
-
-    def _line(self, line: str, number: int, span: Span) -> None:
-        if line.startswith("#"):
-            self._comment(line)
-        elif not line.strip():
-            return
-        elif line.startswith("*"):
-            self._open(line[1:].strip(), number)
-        elif self.table is None:
-            self._fail(number, f"expected a table such as *filter, got {line[:60]!r}", line)
-        elif line.rstrip() == "COMMIT":
-            if line != "COMMIT":
-                self._warn(number, "blanks behind COMMIT: the real iptables-restore refuses this file")
-            self.table = None
-        elif line.startswith(":"):
-            self._declare(line, number)
-        elif line.startswith("[") and not COUNTED.match(line):
-            self._fail(number, "expected counters [PACKETS:BYTES]", line)
-        elif line.startswith(("-A", "[", "--append")):
-            self._append(line, number, span)
-        elif line.startswith("-"):
-            self._command(line, number)
-        else:
-            self._fail(number, f"expected a chain, a rule or COMMIT, got {line[:60]!r}", line)
-
-    def _comment(self, line: str) -> None:
-        if line.startswith("# Generated by"):
-            self.generated = line
-            if "(nf_tables)" in line or "nft" in line.split(" on ")[0]:
-                self.flavour = "nft"
-        elif line.startswith("# Completed") and self.table_name:
-            self.headers[self.table_name] = (self.headers.get(self.table_name, ("", ""))[0], line)
-
-    def _open(self, name: str, number: int) -> None:
-        if name not in BUILTIN_CHAINS:
-            self._fail(number, f"unknown table {name!r}: expected one of {', '.join(BUILTIN_CHAINS)}")
-        if self.table is not None:
-            self._fail(number, f"the table {self.table_name} is not ended by COMMIT")
-        if name not in self.tables or not self.noflush:
-            if name in self.touched and not self.noflush:
-                self._fail(number, f"the table {name} is there twice")
-            self.tables[name] = {chain: Body("ACCEPT") for chain in BUILTIN_CHAINS.get(name, ())}
-            self.jumps[name] = _Jumps()
-        self.touched.add(name)
-        self.table, self.table_name = self.tables[name], name
-        self.headers[name] = (self.generated, "")
-        self.generated = ""
-
-    def _declare(self, line: str, number: int) -> None:
-        found = _CHAIN_LINE.fullmatch(line)
-        assert self.table is not None
-        if not found:
-            self._fail(number, "expected :CHAIN POLICY [PACKETS:BYTES]", line)
-            return
-        name, policy, packets, size = found.groups()
-        builtin = name in BUILTIN_CHAINS.get(self.table_name, ())
-        if not builtin and len(name) > 28:
-            self._fail(number, f"chain name {name!r} too long (must be under 29 chars)", line, 2)
-        if builtin and policy not in _POLICIES and not (policy == "-" and self.noflush):
-            self._fail(number, f"policy of {name} must be ACCEPT or DROP, got {policy!r}", line, line.index(policy, len(name)) + 1)
-        counters = Counters(int(packets or 0), int(size or 0))
-        if not builtin:
-            self._jumps().forget(name)
-            self.table[name] = Body(None, counters) if any(counters) else _EMPTY
-            return
-        body = self._body(name) if name in self.table else Body("ACCEPT")
-        if not self.noflush:
-            self.table.pop(name, None)  # the file's order, not the usual one
-        self.table[name] = Body(policy if policy in _POLICIES else body.policy, counters, body.parts)
-
-    def _append(self, line: str, number: int, span: Span) -> None:
-        assert self.table is not None
-        words = line.split(None, 3 if line.startswith("[") else 2)
-        verb = words.pop(0) if not line.startswith("[") else words[1] if len(words) > 1 else ""
-        name = (words[0] if not line.startswith("[") else words[2] if len(words) > 2 else "") if words else ""
-        if verb not in ("-A", "--append"):
-            self._fail(number, "expected -A CHAIN behind the counters" if line.startswith("[") else f"unknown command {verb!r}", line)
-            return
-        if name not in self.table:
-            self._fail(number, f"no chain {name!r} in table {self.table_name}", line, line.index(verb) + len(verb) + 2)
-            return
-        try:
-            rules = read_line(line, number, self.family, self.table, self.file)[1]
-        except ParseError as error:
-            self.problems.extend(error.problems)
-            return
-        self._jumps().note(name, rules)
-        self._span(name, *span)
-
-    def _jumps(self) -> _Jumps:
-        return self.jumps.setdefault(self.table_name, _Jumps())
-
-    def _command(self, line: str, number: int) -> None:
-        assert self.table is not None
-        try:
-            words = split(line)
-        except RuleError as error:
-            self.problems.append(problem(error, self.file, number, line))
-            return
-        verb = _VERBS.get(words[0].text, words[0].text)
-        name = words[1].text if len(words) > 1 else ""
-        if verb == "-t":
-            self._fail(number, "-t is not allowed here: the *table line says it", line)
-        elif verb == "-N" and name:
-            if name in self.table:
-                self._fail(number, f"chain {name!r} already exists", line, words[1].column)
+def split(line: str) -> list[Word]:
+    """Splits a line as iptables-restore does: blanks and closing quotes end a word, a backslash escapes inside quotes."""
+    words: list[Word] = []
+    position, length = 0, len(line)
+    while position < length:
+        if line[position] in " \t":
+            position += 1
+            continue
+        start, text, quoted = position, "", False
+        while position < length and (quoted or line[position] not in " \t"):
+            char = line[position]
+            position += 1
+            if char == '"':
+                quoted = not quoted
+                if not quoted:
+                    break
+            elif char == "\\" and quoted and position < length:
+                text += line[position]
+                position += 1
             else:
-                self.table[name] = _EMPTY
-        elif verb in ("-F", "-X"):
-            self._flush(verb, name, number, line)
-        elif verb == "-P" and name in self.table and len(words) > 2 and words[2].text in _POLICIES:
-            self._body(name).policy = words[2].text
-        elif name not in self.table:
-            self._fail(number, f"no chain {name!r} in table {self.table_name}", line, words[1].column if len(words) > 1 else 1)
-        elif verb == "-I":
-            self._insert(line, number, name, words[2].text if len(words) > 2 else "")
-        elif verb == "-D":
-            self._delete(line, number, name)
-        else:
-            self._fail(number, f"unknown command {words[0].text!r}", line)
-
-    def _flush(self, verb: str, name: str, number: int, line: str) -> None:
-        assert self.table is not None
-        for one in [name] if name else list(self.table):
-            if one not in self.table:
-                self._fail(number, f"no chain {one!r} in table {self.table_name}", line)
-                continue
-            body = self._body(one)
-            if verb == "-F":
-                body.parts = []
-                self._jumps().forget(one)
-            elif body.policy is None:
-                if body.parts:
-                    self._fail(number, f"chain {one!r} is not empty", line)
-                else:
-                    del self.table[one]
-
-    def _insert(self, line: str, number: int, name: str, place: str) -> None:
-        assert self.table is not None
-        given = place.isdigit()
-        position = int(place) if given else 1
-        words = line.split(None, 3 if given else 2)
-        tail = words[-1] if len(words) > (3 if given else 2) else ""
-        rules = self._rules(name)
-        if not 1 <= position <= len(rules) + 1:
-            self._fail(number, f"index of insertion {position} is too big", line)
-            return
-        try:
-            new = read_line(f"-A {name} {tail}", number, self.family, self.table, self.file)[1]
-        except ParseError as error:
-            self.problems.extend(error.problems)
-            return
-        self._jumps().note(name, new)
-        rules[position - 1 : position - 1] = new
-
-    def _delete(self, line: str, number: int, name: str) -> None:
-        assert self.table is not None
-        words = line.split(None, 2)
-        tail = words[2] if len(words) > 2 else ""
-        rules = self._rules(name)
-        if tail.isdigit():
-            if 1 <= int(tail) <= len(rules):
-                del rules[int(tail) - 1]
-            else:
-                self._fail(number, f"index of deletion {tail} is too big", line)
-        elif not self._delete_like(f"-A {name} {tail}", number, rules):
-            self._fail(number, "no rule like this in the chain", line)
-        self._jumps().forget(name)
-        self._jumps().note(name, rules)
-
-    def _delete_like(self, line: str, number: int, rules: list[Rule]) -> bool:
-        assert self.table is not None
-        try:
-            for wanted in read_line(line, number, self.family, self.table, self.file)[1]:
-                if wanted not in rules:
-                    return False
-                rules.remove(wanted)
-        except ParseError as error:
-            self.problems.extend(error.problems)
-        return True
-
-    # ------------------------------------------------------------------ checks
-
-    def _check_jumps(self, table: str) -> None:
-        """Jumps to built-in chains, and loops that a packet can reach."""
-        jumps = self.jumps.get(table, _Jumps()).pairs()
-        builtin = frozenset(BUILTIN_CHAINS.get(table, ()))
-        for source, target in jumps:
-            if target in builtin:
-                self.problems.append(Problem(f"{table} {source}: a jump to the built-in chain {target}", self.file))
-        loop = _loop(jumps, builtin)
-        if loop:
-            self.problems.append(Problem(f"table {table}: the chains jump in a loop: {' -> '.join(loop)}", self.file))
-
-    def _warn(self, line: int, message: str) -> None:
-        self.warnings.append(Problem(message, self.file, line))
-
-    def _fail(self, line: int, message: str, source: str | None = None, column: int | None = None) -> None:
-        place = column if column is not None else 1 if source is not None else None
-        self.problems.append(Problem(message, self.file, line, place, source=source))
+                text += char
+        if quoted:
+            raise RuleError("a quotation mark is not closed", start + 1)
+        words.append(Word(text, start + 1))
+    return words
 
 
 @dataclass(slots=True)
-class _Jumps:
-    """The jumps of a table in two flat lists, since there are very many; those of a chain before ``since`` are gone."""
+class _Loaded:
+    """An extension in use while a rule is read."""
 
-    sources: list[str] = field(default_factory=list)
-    targets: list[str] = field(default_factory=list)
-    since: dict[str, int] = field(default_factory=dict)
+    name: str
+    extension: Extension | None
+    is_target: bool
+    column: int
+    options: list[Option] = field(default_factory=list)
+    verbatim: list[str] = field(default_factory=list)
 
-    def note(self, chain: str, rules: Sequence[Rule]) -> None:
-        for rule in rules:
-            if isinstance(rule.target, Jump):
-                self.sources.append(chain)
-                self.targets.append(rule.target.chain)
-
-    def forget(self, chain: str) -> None:
-        self.since[chain] = len(self.sources)
-
-    def pairs(self) -> list[tuple[str, str]]:
-        pairs = zip(self.sources, self.targets, strict=True)
-        if not self.since:
-            return list(pairs)
-        return [pair for number, pair in enumerate(pairs) if number >= self.since.get(pair[0], 0)]
+    def spellings(self) -> Iterator[tuple[str, str]]:
+        """Every name of an option, and the row or rewrite that it stands for."""
+        if self.extension is not None:
+            yield from ((row.name, row.name) for row in self.extension.rows)
+            yield from self.extension.aliases.items()
+            yield from ((name, name) for name in self.extension.rewrites)
 
 
-def _loop(jumps: list[tuple[str, str]], builtin: frozenset[str]) -> list[str] | None:
-    """A loop that can be reached from a built-in chain. Chains that jump nowhere are peeled off until nothing changes: what stays is
-    loops and the ways to them.
-    """
-    while True:
-        leading = {source for source, _ in jumps}
-        left = [jump for jump in jumps if jump[1] in leading]
-        if len(left) == len(jumps):
-            break
-        jumps = left
-    following: dict[str, list[str]] = {}
-    for source, target in jumps:
-        following.setdefault(source, []).append(target)
-    for start in sorted(builtin & following.keys()):
-        path, seen = [start], {start}
-        while (step := following[path[-1]][0]) not in seen:  # every chain that is left leads on
-            path.append(step)
-            seen.add(step)
-        return [*path[path.index(step) :], step]
-    return None
+class Reader:
+    """Reads one rule's words after ``-A CHAIN``."""
+
+    def __init__(self, words: Sequence[Word], family: int, chains: Container[str] | None, flavour: str) -> None:
+        self.words = words
+        self.family = family
+        self.chains = chains
+        self.flavour = flavour
+        self.position = 0
+        self.glued: Word | None = None
+        self.loaded: list[_Loaded] = []
+        self.header: dict[str, Negatable] = {}
+        self.addresses: dict[str, tuple[list[Prefix], bool]] = {}
+        self.protocol_name = ""
+        self.jump: Jump | None = None
+        self.counters: Counters | None = None
+
+    def rules(self) -> list[Rule]:
+        """The rule, or one for every pair of addresses. Raises RuleError."""
+        while self.position < len(self.words):
+            self._option()
+        facts = self._facts()
+        target, matches = self._target(facts), tuple(self._match(one, facts) for one in self.loaded if not one.is_target)
+        sources, source_negated = self.addresses.get("source", ([None], False))
+        targets, target_negated = self.addresses.get("destination", ([None], False))
+        return [
+            Rule(
+                _unless_any(source, source_negated), _unless_any(destination, target_negated), self.header.get("in"), self.header.get("out"),
+                self.header.get("protocol"), self.header.get("fragment"), matches, target, self.counters,
+            )
+            for source, destination in product(sources, targets)
+        ]  # fmt: skip
+
+    # ------------------------------------------------------------------ words
+
+    def _next(self, after: Word, expected: str) -> Word:
+        if self.glued is not None:
+            word, self.glued = self.glued, None
+            return word
+        if self.position >= len(self.words):
+            raise RuleError(f"{after.text} needs {expected}", after.column)
+        self.position += 1
+        return self.words[self.position - 1]
+
+    def _option(self) -> None:
+        word = self._next(self.words[0], "an option")
+        negated = word.text == "!"
+        if negated:
+            word = self._next(word, "an option behind it")
+        kind = self._header_kind(word)
+        if kind is None:
+            self._extension_option(word, negated)
+        elif kind in ("match", "jump", "goto", "counters"):
+            if negated:
+                raise RuleError(f"{word.text} cannot be inverted", word.column)
+            getattr(self, f"_{kind}_option")(word)
+        else:
+            self._header_option(kind, word, negated)
+        if self.glued is not None:
+            raise RuleError(f"{word.text} takes no value", word.column)
+
+    def _header_kind(self, word: Word) -> str | None:
+        """The rule's own option that a word is. Of those only -m takes a value that is glued to it: of others the tool takes it all."""
+        short = _SHORT.get(word.text[1:2]) if word.text[:1] == "-" else None
+        if short is not None and len(word.text) > 2:
+            self.glued = Word(word.text[2:], word.column + 2)
+            self._only_a_match(short, word)
+        if short is not None:
+            return short
+        if not word.text.startswith("--"):
+            return None
+        name, equals, value = word.text[2:].partition("=")
+        kind = _LONG.get(name)
+        if kind is None and not self._last_is_unknown():
+            found = self._candidates(name)
+            kind = found.pop()[1] if len(found) == 1 and next(iter(found))[0] is None else None
+        if kind is not None and equals:
+            self._only_a_match(kind, word)
+            self.glued = Word(value, word.column + 3 + len(name))
+        return kind
+
+    @staticmethod
+    def _only_a_match(kind: str, word: Word) -> None:
+        if kind != "match":
+            raise RuleError(f"iptables-restore does not take {word.text!r}: its value must be a word of its own", word.column)
+
+    def _last_is_unknown(self) -> bool:
+        return bool(self.loaded) and self.loaded[-1].extension is None
+
+    def _candidates(self, name: str) -> set[tuple[int | None, str]]:
+        """What a name or a prefix of one may stand for: (None, kind of header option) or (place in ``loaded``, row)."""
+        for place in reversed(range(len(self.loaded))):
+            exact = [row for spelling, row in self.loaded[place].spellings() if spelling == name]
+            if exact:
+                return {(place, exact[0])}
+        if not name:
+            return set()
+        found: set[tuple[int | None, str]] = {(None, kind) for long, kind in _LONG.items() if long.startswith(name)}
+        found |= {(None, command) for command in _COMMANDS if command.startswith(name)}
+        for place, one in enumerate(self.loaded):
+            found |= {(place, row) for spelling, row in one.spellings() if spelling.startswith(name)}
+        return found
+
+    # ------------------------------------------------------------------ the rule's own options
+
+    def _header_option(self, kind: str, word: Word, negated: bool) -> None:
+        if kind in self.header or kind in self.addresses or (kind == "protocol" and self.protocol_name):
+            raise RuleError(f"{word.text} is given twice", word.column)
+        if kind == "fragment":
+            if self.family == 6:
+                raise RuleError("-f is for IPv4 only", word.column)
+            self.header["fragment"] = Negatable(True, negated)
+            return
+        value = self._next(word, "an argument")
+        try:
+            if kind in ("source", "destination"):
+                self._address(kind, value.text, negated)
+            elif kind == "protocol":
+                self._protocol(value.text, negated)
+            else:
+                if not value.text or len(value.text) > 15:
+                    raise ValueError(f"interface name {value.text!r} must have 1 to 15 characters")
+                if value.text != "+" or negated:
+                    self.header[kind] = Negatable(value.text, negated)
+        except ValueError as error:
+            raise RuleError(str(error), value.column) from None
+
+    def _address(self, kind: str, text: str, negated: bool) -> None:
+        prefixes = [kinds.address(part, self.family) for part in text.split(",")]
+        if negated and len(prefixes) > 1:
+            raise ValueError("! is not allowed with several addresses")
+        if negated and self.flavour == "nft" and prefixes[0].mask == 0:
+            raise ValueError("nf_tables takes no inverted address that covers all")
+        self.addresses[kind] = (prefixes, negated)
+
+    def _protocol(self, text: str, negated: bool) -> None:
+        number = kinds.protocol(text)
+        if number == 0 and negated:
+            raise ValueError("rule would never match protocol")
+        self.protocol_name = PROTOCOL_NAMES.get(number, "") if text[:1].isdigit() else text.lower()
+        if number:
+            self.header["protocol"] = Negatable(number, negated)
+
+    def _match_option(self, word: Word) -> None:
+        name = self._next(word, "the name of a match")
+        self._load({"icmpv6": "icmp6", "ipv6-icmp": "icmp6"}.get(name.text, name.text), name.column, is_target=False)
+
+    def _load(self, name: str, column: int, *, is_target: bool) -> None:
+        extension = (TARGETS if is_target else MATCHES).get(name)
+        if extension is not None and self.family not in extension.families:
+            raise RuleError(f"{name} is for IPv{extension.families[0]} only", column)
+        self.loaded.append(_Loaded(name, of_family(extension, self.family) if extension is not None else None, is_target, column))
+
+    def _jump_option(self, word: Word) -> None:
+        name = self._next(word, "a target")
+        self._no_target_yet(name)
+        if self.chains is not None and name.text in self.chains:
+            self.jump = Jump(name.text)
+        else:
+            self._load(name.text, name.column, is_target=True)
+
+    def _goto_option(self, word: Word) -> None:
+        name = self._next(word, "a chain")
+        self._no_target_yet(name)
+        if self.chains is not None and name.text not in self.chains:
+            raise RuleError(f"goto {name.text!r} is not a chain", name.column)
+        self.jump = Jump(name.text, goto=True)
+
+    def _no_target_yet(self, word: Word) -> None:
+        if self.jump is not None or any(one.is_target for one in self.loaded):
+            raise RuleError("a rule has one target only", word.column)
+
+    def _counters_option(self, word: Word) -> None:
+        packets, size = self._next(word, "two numbers"), self._next(word, "two numbers")
+        try:
+            self.counters = Counters(kinds.number(packets.text, 0, 1 << 64), kinds.number(size.text, 0, 1 << 64))
+        except ValueError as error:
+            raise RuleError(str(error), packets.column) from None
+
+    # ------------------------------------------------------------------ options of extensions
+
+    def _extension_option(self, word: Word, negated: bool) -> None:
+        name, equals, value = word.text[2:].partition("=") if word.text.startswith("--") else ("", "", "")
+        found = self._candidates(name) if name else set()
+        if name and len(found) != 1 and self._load_implied(word):
+            found = self._candidates(name)
+        if len(found) != 1:
+            if self._last_is_unknown():
+                self.loaded[-1].verbatim.extend((["!"] if negated else []) + [word.text])
+                return
+            several = f"; it may be {', '.join(sorted(row for _, row in found))}" if found else ""
+            raise RuleError(f"unknown option {word.text!r}{several}", word.column)
+        place, row = found.pop()
+        if place is None:
+            raise RuleError(f"unknown option {word.text!r}", word.column)
+        if equals:
+            self.glued = Word(value, word.column + 3 + len(name))
+        self._take(self.loaded[place], row, word, negated)
+
+    def _load_implied(self, word: Word) -> bool:
+        """-p tcp stands for -m tcp where an option asks for it; that it would do so in vain is found later."""
+        implied = _IMPLIED.get(self.protocol_name)
+        if implied is None or self.family not in MATCHES[implied].families or any(one.name == implied for one in self.loaded):
+            return False
+        self._load(implied, word.column, is_target=False)
+        name = word.text[2:].partition("=")[0]
+        if any(spelling.startswith(name) for spelling, _ in self.loaded[-1].spellings()):
+            return True
+        self.loaded.pop()
+        return False
+
+    def _take(self, one: _Loaded, name: str, word: Word, negated: bool) -> None:
+        assert one.extension is not None
+        row, rewrite = one.extension.row(name), one.extension.rewrites.get(name)
+        kind = rewrite[0] if rewrite is not None else row.kind if row is not None else kinds.FLAG
+        values = [self._next(word, "an argument") for _ in range(kind.words)]
+        try:
+            value = kind.parse([one.text for one in values], self.family)
+            made = rewrite[1](value) if rewrite is not None else (Option(name, value),)
+        except ValueError as error:
+            raise RuleError(str(error), values[0].column if values else word.column) from None
+        for option in made:
+            kept = one.extension.row(option.name)
+            assert kept is not None
+            if negated and not kept.negatable:
+                raise RuleError(f"--{name} cannot be inverted", word.column)
+            if not kept.repeated and any(other.name == option.name for other in one.options):
+                raise RuleError(f"--{option.name} is given twice", word.column)
+            one.options.append(Option(option.name, option.value, negated))
+
+    # ------------------------------------------------------------------ the end of the rule
+
+    def _facts(self) -> Facts:
+        protocol = self.header.get("protocol")
+        syn = any(
+            option.name == "tcp-flags" and option.value[1] & 2 and not option.negated
+            for one in self.loaded if one.name == "tcp" for option in one.options
+        )  # fmt: skip
+        named = protocol.value if protocol is not None else None
+        return Facts(self.family, None if protocol is None or protocol.negated else named, named, syn, self.flavour)
+
+    def _completed(self, one: _Loaded, extension: Extension, facts: Facts) -> tuple[Option, ...]:
+        try:
+            options = completed(one.options, extension, facts)
+        except ValueError as error:
+            raise RuleError(f"{one.name}: {error}", one.column) from None
+        if self.flavour == "nft" and one.name == "NFLOG":
+            options = tuple(option for option in options if option.name != "nflog-range")
+        return options
+
+    def _match(self, one: _Loaded, facts: Facts) -> Match:
+        if one.extension is None:
+            return Match(one.name, (), " ".join(_requoted(text) for text in one.verbatim))
+        return Match(one.name, self._completed(one, one.extension, facts))
+
+    def _target(self, facts: Facts) -> Target | Jump | None:
+        for one in self.loaded:
+            if not one.is_target:
+                continue
+            if one.extension is None:
+                if not (one.verbatim or one.name in OTHER_TARGETS or self.chains is None):
+                    raise RuleError(f"no chain/target/match by the name {one.name!r}", one.column)
+                return Target(one.name, (), " ".join(_requoted(text) for text in one.verbatim))
+            return Target(one.name, self._completed(one, one.extension, facts))
+        return self.jump
 
 
-def _sorted(bodies: dict[str, Span | Body], table: str) -> dict[str, Span | Body]:
-    builtin = [name for name in BUILTIN_CHAINS.get(table, ()) if name in bodies]
-    return {name: bodies[name] for name in (*builtin, *sorted(set(bodies) - set(builtin)))}
+def _requoted(text: str) -> str:
+    return text if re.fullmatch(r"[^\s\"]+", text) else '"' + re.sub(r"([\"\\])", r"\\\1", text) + '"'
+
+
+def _unless_any(prefix: Prefix | None, negated: bool) -> Negatable | None:
+    if prefix is None or (prefix.mask == 0 and not negated):
+        return None
+    return Negatable(prefix, negated)

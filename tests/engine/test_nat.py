@@ -12,8 +12,8 @@ SERVICE = """*nat
 -A OUTPUT -d 10.96.0.20/32 -p tcp --dport 80 -j SVC
 -A POSTROUTING -s 10.244.1.5/32 -d 10.244.1.5/32 -j MASQUERADE
 -A POSTROUTING -s 192.168.0.0/24 -d 10.244.0.0/16 -j MASQUERADE
--A SVC -m statistic --mode random --probability 0.25 -j DNAT --to-destination 10.244.1.5:8080
--A SVC -j DNAT --to-destination 10.244.1.6:8080
+-A SVC -p tcp -m statistic --mode random --probability 0.25 -j DNAT --to-destination 10.244.1.5:8080
+-A SVC -p tcp -j DNAT --to-destination 10.244.1.6:8080
 COMMIT
 """
 
