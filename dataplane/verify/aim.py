@@ -14,8 +14,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from random import Random
 from typing import Final
 
-from tests.kernel.lines import PROTOCOLS, Packet
-from tests.kernel.snapshot import Json, Snapshot
+from dataplane.adapters.lab.lines import PROTOCOLS, Packet
+from dataplane.adapters.lab.snapshot import Json, Snapshot
 
 Network = IPv4Network | IPv6Network
 
@@ -110,6 +110,8 @@ def _packet(rule: _Rule, indev: str | None, pool: _Pools, random: Random, number
     if not rule.dst and indev is not None and _is_loopback(dst) and random.random() < 0.9:
         dst = _target(pool, random)  # from outside nearly always a martian
     src = _within(rule.src, random) if rule.src else _source(pool, indev, dst, random)
+    while indev is None and not rule.dst and _is_group(dst, pool):
+        dst = _target(pool, random)  # the copy that the node sends to itself is not followed
     if (src in pool.own) != (indev is None) and random.random() < 0.9:
         src = _source(pool, indev, dst, random)  # nearly always refused
     flags = _flags(rule, random) if proto == "tcp" else None
