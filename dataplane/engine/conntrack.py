@@ -181,7 +181,7 @@ class ConnTable:
         if _expired(conn, now):
             self.remove(conn)
             return None
-        return conn, wanted == conn.reply and wanted != conn.original
+        return conn, wanted == conn.reply  # of what equals its own answer, the reply's entry is found first
 
     def taken(self, conn: Conn, reply: Tuple, now: float) -> bool:
         """Whether another connection than ``conn`` already owns the tuple ``reply`` (nf_conntrack_tuple_taken)."""

@@ -77,11 +77,15 @@ class Netns:
         return self._received(packet, indev, mark, mac, physin)
 
     def send(
-        self, packet: Packet, *, mark: int = 0, uid: int | None = 0, gid: int | None = 0, choices: Choices | None = None
-    ) -> Trace:
-        """The node itself sends a packet from a socket of user ``uid``."""
+        self, packet: Packet, *, mark: int = 0, uid: int | None = 0, gid: int | None = 0, choices: Choices | None = None,
+        scope: str = "",
+    ) -> Trace:  # fmt: skip
+        """The node itself sends a packet from a socket of user ``uid``.
+
+        ``scope`` is the device of a link-local destination (``fe80::1%eth0``); without it that of a link-local source.
+        """
         self.kernel.choices = choices or Seeded(0)
-        return self._sent(packet, mark, uid, gid)
+        return self._sent(packet, mark, uid, gid, scope)
 
     def possibilities(self, walk: Callable[[Choices], Trace]) -> Iterator[Possibility]:
         """Every way that a walk can go (a call of ``receive`` or ``send``) from the state as it is, which stays as it is."""
@@ -133,15 +137,16 @@ class Netns:
         self._begin()
         return self._finish(packet, indev, skb, self._path.receive(skb))
 
-    def _sent(self, packet: Packet, mark: int, uid: int | None, gid: int | None) -> Trace:
+    def _sent(self, packet: Packet, mark: int, uid: int | None, gid: int | None, scope: str) -> Trace:
         skb = Skb(packet, mark=mark)
+        skb.scope = scope
         skb.local, skb.has_socket, skb.uid, skb.gid = True, uid is not None, uid, gid
         self._begin()
         return self._finish(packet, None, skb, self._path.send(skb))
 
     def _answer(self, packet: Packet, cause: Skb) -> Trace:
         skb = Skb(packet)
-        skb.local = True
+        skb.local, skb.scope = True, cause.indev
         conntrack.attach(skb, cause)
         self._begin()
         return self._finish(packet, None, skb, self._path.send(skb))

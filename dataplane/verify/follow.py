@@ -18,6 +18,7 @@ from dataplane.adapters.lab.lines import Line, Outcome, Packet
 from dataplane.engine.choices import Choices
 from dataplane.engine.conntrack import ConnTable
 from dataplane.engine.netns import Netns, Possibility
+from dataplane.packet import Packet as Modelled
 from dataplane.trace import PolicyEvent, RuleEvent, RuleRef, Trace
 from dataplane.verify.compare import agrees, said
 from dataplane.verify.modelled import modelled
@@ -129,8 +130,12 @@ class Follower:
         packet, indev, netns = modelled(sent), sent.indev, self._netns
         netns.kernel.now = now
 
+        scope = self._scope(packet) if indev is None else ""
+
         def walk(choices: Choices) -> Trace:
-            return netns.send(packet, choices=choices) if indev is None else netns.receive(packet, indev, choices=choices)
+            if indev is None:
+                return netns.send(packet, choices=choices, scope=scope)
+            return netns.receive(packet, indev, choices=choices)
 
         found = _Walks([], [])
         for world in worlds:
@@ -140,6 +145,11 @@ class Follower:
                 if agrees(one.trace, did):
                     found.fitting.append((world, one))
         return found
+
+    def _scope(self, packet: Modelled) -> str:
+        """The lab sends to a link-local address by the device that has the source."""
+        owner = self._netns.kernel.fib.owner(6, packet.saddr) if packet.family == 6 else None
+        return owner.name if owner is not None else ""
 
     def _settled(self, chosen: Sequence[tuple[World, Possibility]]) -> list[World]:
         """The states after the packet, the likeliest first; one of each kind."""

@@ -24,8 +24,6 @@ pytestmark = pytest.mark.usefixtures("kernel")
 
 _COUNT: Final = int(os.environ.get("DATAPLANE_REFEREE_PACKETS", "400"))
 _SHOWN: Final = 5
-#: Dumps that the real tool does not load even when what publishing did to them is undone.
-_BROKEN: Final = frozenset({"openwrt-aa.v4.save"})
 #: The shape of kube-proxy's rules: dispatch, a random choice, NAT both ways, a mark, a refusal.
 _SMALL: Final = """*filter
 :SERVICES - [0:0]
@@ -84,7 +82,7 @@ _OPEN: Final = {"synology.v6.save": "IPv6 link-local: destinations without a sco
 @pytest.mark.parametrize("dump", _cases(corpus.dumps(), corpus.SHARED))
 def test_dump(dump: Path) -> None:
     snapshot = corpus.snapshot_of(dump)
-    if dump.name in _BROKEN:
+    if dump.name in corpus.BROKEN:
         with pytest.raises(LabError):
             ask_kernel(snapshot, [])
         return

@@ -33,6 +33,9 @@ table inet referee {{
   chain comes_in {{
     type filter hook prerouting priority -2147483648;
     meta l4proto {SENTINEL} log group {GROUP} snaplen 64 drop
+    icmpv6 type {{ mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report }} drop
+    icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect }} drop
+    meta l4proto igmp drop
     log group {GROUP} snaplen 256
   }}
   chain is_sent {{

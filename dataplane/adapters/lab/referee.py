@@ -186,7 +186,8 @@ class Referee:
 
     def _scope_of(self, sent: Sent) -> int:
         """The interface of a link-local address: the one that has the source."""
-        if not sent.dst.lower().startswith(("fe80:", "ff02:")):
+        target = wire.packed(sent.dst)
+        if target[:1] != b"\xff" and (target[0] != 0xFE or target[1] & 0xC0 != 0x80):
             return 0
         for link in self._node.snapshot.links or []:
             if any(entry["local"] == sent.src for entry in link.get("addr_info", ())):
