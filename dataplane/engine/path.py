@@ -340,10 +340,13 @@ class Path:
         if skb.family == 4 and group:
             return self._route_group(skb)
         oif = ""
-        if skb.family == 6 and skb.daddr >> 118 == 0xFE80 >> 6 and skb.saddr >> 118 == 0xFE80 >> 6:
-            oif = next((link.name for link in kernel.links.values() if any(a.local == skb.saddr for a in link.addresses)), "")
-            if not oif:
-                return Destination("UNREACHABLE", error="EINVAL")
+        if skb.family == 6 and skb.daddr >> 118 == 0xFE80 >> 6:  # rt6_need_strict: by the device that is meant, or not at all
+            oif = skb.scope if skb.dst is None else skb.dst.dev
+            if not oif and skb.saddr >> 118 == 0xFE80 >> 6:
+                owner = kernel.fib.owner(6, skb.saddr)
+                if owner is None:
+                    return Destination("UNREACHABLE", error="EINVAL")
+                oif = owner.name
         found = kernel.fib.lookup(self._flow(skb, iif="lo", oif=oif), self._pick_next_hop)
         if found.error is not None or skb.family == 6:
             return found
