@@ -10,7 +10,6 @@ from dataplane.text import xtables_options
 VERDICTS = {"ACCEPT", "DROP", "RETURN"}
 
 MATCHES_NOT_MODELLED = {
-    "cluster": "a keyed hash of the source decides which node of a cluster answers",
     "ipcomp": "a Packet has no CPI",
     "ipvs": "virtual servers are not modelled yet",
     "l2tp": "a Packet has no L2TP header",

@@ -37,6 +37,7 @@ DIFFERENT: Final = {
     r"-j (TRACE|SET --map-set \S+ src --map-mark)$": "which table a target is for is not known to one line",
     r"-j SNPT --src-pfx 2001:db8::(5/64|/65)": "the kernel wants two prefixes that fit each other",
     r"--gid-owner daemon": "names of users and groups are another machine's: they are refused, root excepted",
+    r"--label foo": "names of labels are in a file that this machine does not have: kept",
     r"-i(=|e)": "the tool takes the whole word for the name: refused",
     r"--ctorigsrc 10.0.0.1/33|--hbh-opts 256|--on-port 70000": "the tool takes a number that is too big for another one: refused",
     r"--srh-\S+-gt 1": "the tool prints another number than it has loaded",
