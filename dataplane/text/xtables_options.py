@@ -23,8 +23,8 @@ DSCP set-dscp int · CLASSIFY set-class str. Anything without a row is kept verb
 
 from __future__ import annotations
 
-from dataplane.text.xtables_extension import Extension, Facts, Row, completed, of_family
+from dataplane.text.xtables_extension import Extension, Facts, Row, completed, of_family, spellings
 from dataplane.text.xtables_matches import MATCHES
 from dataplane.text.xtables_targets import TARGETS
 
-__all__ = ["MATCHES", "TARGETS", "Extension", "Facts", "Row", "completed", "of_family"]
+__all__ = ["MATCHES", "TARGETS", "Extension", "Facts", "Row", "completed", "of_family", "spellings"]
