@@ -21,9 +21,7 @@ MATCHES_NOT_MODELLED = {
 
 TARGETS_NOT_MODELLED = {
     "CLUSTERIP": "gone from the kernel since 6.2",
-    "DNPT": "a prefix translation that keeps checksums: not done yet",
     "HMARK": "a keyed hash of the packet decides the mark",
-    "SNPT": "a prefix translation that keeps checksums: not done yet",
     "SYNPROXY": "the kernel answers the SYN itself and opens a second connection",
     "ULOG": "gone from the kernel since 3.17",
 }

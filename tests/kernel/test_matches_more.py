@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv6Address
 from typing import Final
 
 import pytest
@@ -117,3 +118,21 @@ def test_targets_that_change_tcp_or_tell_somebody() -> None:
                     frame = v4(layer, tos=tos)
                     agree(one.receive(frame), rules, frame.summary())
         agree(one.receive(v4(udp(), tos=0x02)), rules, "UDP")
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [
+        ("2001:db8::/64", "fd00:10:244:1::/64"), ("2001:db8:1::/48", "fd00:10:244::/48"), ("2001:db8:1::/48", "fd00:10:244:1::/64"),
+        ("2001:db8::/32", "fd00:10::/32"), ("2001:db8:0:100::/56", "fd00:10:244:100::/56"),
+    ],
+)  # fmt: skip
+def test_prefixes_are_translated_bit_by_bit(source: str, destination: str) -> None:
+    bits = [f"{IPv6Address(1 << bit)}/{IPv6Address(1 << bit)}" for bit in range(128)]
+    change = f"--src-pfx {source} --dst-pfx {destination}"
+    rules = [f"-A PREROUTING -j DNPT {change}", *(f"-A PREROUTING -d {bit}" for bit in bits)]
+    with standing(rules6=table(rules)) as one:
+        start = int(IPv6Address(source.split("/")[0]))
+        for last in ("::1", "::ffff:1", "::1234:5678:9abc:def0", "::ffff:ffff:ffff:0", "::ffff:ffff:ffff:ffff", "::fffe:1"):
+            frame = v6(udp(), dst=str(IPv6Address(start | int(IPv6Address(last)))))
+            agree(one.receive(frame), rules, frame.summary())

@@ -35,7 +35,6 @@ DIFFERENT: Final = {
     r"-m cgroup --path": "the kernel wants a group that there is",
     r"1/day( --hashlimit-name i|$)": "the kernel's own arithmetic overflows, by its HZ",
     r"-j (TRACE|SET --map-set \S+ src --map-mark)$": "which table a target is for is not known to one line",
-    r"-j SNPT --src-pfx 2001:db8::(5/64|/65)": "the kernel wants two prefixes that fit each other",
     r"--gid-owner daemon": "names of users and groups are another machine's: they are refused, root excepted",
     r"--label foo": "names of labels are in a file that this machine does not have: kept",
     r"-i(=|e)": "the tool takes the whole word for the name: refused",
