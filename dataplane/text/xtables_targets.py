@@ -10,6 +10,7 @@ from dataplane.inet import DCCP, ICMP, SCTP, TCP, UDP, Prefix
 from dataplane.rules.iptables import Option
 from dataplane.text import xtables_kinds as k
 from dataplane.text import xtables_rates as rates
+from dataplane.text.xtables_endpoints import NATRANGE, PORTSPAN
 from dataplane.text.xtables_extension import Extension, Facts, Rewrite, Row, exclusive
 from dataplane.text.xtables_kinds import Kind
 
@@ -44,10 +45,10 @@ _PREFIX: Final = Kind("address", 1, _prefix, lambda value, family: str(value))
 _PREFIXES: Final = Extension((Row("src-pfx", _PREFIX, required=True), Row("dst-pfx", _PREFIX, required=True)), families=(6,))
 
 _NAT: Final[dict[str, Extension]] = {
-    "DNAT": Extension((Row("to-destination", k.NATRANGE, required=True), _RANDOM, _PERSISTENT), finish=_ports_need_a_protocol),
-    "SNAT": Extension((Row("to-source", k.NATRANGE, required=True), _RANDOM, _RANDOM_FULLY, _PERSISTENT), finish=_ports_need_a_protocol),
-    "MASQUERADE": Extension((Row("to-ports", k.PORTSPAN), _RANDOM, _RANDOM_FULLY), finish=_ports_need_a_protocol),
-    "REDIRECT": Extension((Row("to-ports", k.PORTSPAN), _RANDOM), finish=_ports_need_a_protocol),
+    "DNAT": Extension((Row("to-destination", NATRANGE, required=True), _RANDOM, _PERSISTENT), finish=_ports_need_a_protocol),
+    "SNAT": Extension((Row("to-source", NATRANGE, required=True), _RANDOM, _RANDOM_FULLY, _PERSISTENT), finish=_ports_need_a_protocol),
+    "MASQUERADE": Extension((Row("to-ports", PORTSPAN), _RANDOM, _RANDOM_FULLY), finish=_ports_need_a_protocol),
+    "REDIRECT": Extension((Row("to-ports", PORTSPAN), _RANDOM), finish=_ports_need_a_protocol),
     "NETMAP": Extension((Row("to", k.NETMAP, required=True),)),
     "SNPT": _PREFIXES,
     "DNPT": _PREFIXES,
