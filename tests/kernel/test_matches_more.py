@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv6Address
@@ -136,3 +137,35 @@ def test_prefixes_are_translated_bit_by_bit(source: str, destination: str) -> No
         for last in ("::1", "::ffff:1", "::1234:5678:9abc:def0", "::ffff:ffff:ffff:0", "::ffff:ffff:ffff:ffff", "::fffe:1"):
             frame = v6(udp(), dst=str(IPv6Address(start | int(IPv6Address(last)))))
             agree(one.receive(frame), rules, frame.summary())
+
+
+#: What asks only for bytes that are known of a packet.
+_U32: Final = (
+    "0>>24&0xf=5", "0>>28=4,6", "2&0xffff=40:60", "6&0xff=6", "5&0xff=64", "12=0xc0000201", "16=0x0af40109", "8=0x20010db8", "36=9",
+    "0>>22&0x3c@0>>16=40000", "0>>22&0x3c@0&0xffff=80", "0>>22&0x3c@4=1000:2000", "0>>22&0x3c@10&0xff=2", "0>>22&0x3c@12>>16&0xff=2,18",
+    "6&0xff=6&&0>>22&0x3c@0&0xffff=80", "6&0xff=17&&4=1", "1000=0", "40>>16=40000", "52>>16&0x3f=2", "0>>22&0x3c@0>>16=1:30000,40000:50000",
+)  # fmt: skip
+_STRINGS: Final = (
+    "--string zzz", "--hex-string |c0000201|", "--hex-string |0af40109|", "--hex-string |0af40109| --from 16", "--hex-string |0af40109| --from 17",
+    "--hex-string |0af40109| --to 20", "--hex-string |0af40109| --to 19", "--hex-string |9c400050|", "--hex-string |20010db8|", "! --string zzz",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_bytes_that_are_known(family: int) -> None:
+    texts = [f'-m u32 {bang}--u32 "{test}"' for test in _U32 for bang in ("", "! ")]
+    texts += [f"-m string {text} --algo {algo}" for text in _STRINGS for algo in ("bm", "kmp")]
+    rules = [f"-A PREROUTING {text}" for text in texts]
+    make = v4 if family == 4 else v6
+    decided = 0
+    with standing(**{f"rules{family}": table(rules)}) as one:
+        kernel = one.emulated.kernel
+        kernel.assume = False
+        for frame in (make(tcp("S", seq=1500)), make(tcp("SA", seq=7)), make(tcp("S", dport=81)), make(udp(80)), make(udp(80) / b"zzz")):
+            kernel.notes.clear()
+            asked, emulated = one.receive(frame)
+            guessed = {int(number) for note in kernel.notes for number in re.findall(r"PREROUTING rule (\d+)", str(note))}
+            decided += len(rules) - len(guessed)
+            kept = [{place for place in places if place[3] not in guessed} for places in (asked, emulated)]
+            agree((kept[0], kept[1]), rules, frame.summary())
+    assert decided > 3 * len(rules)  # five packets
