@@ -1,8 +1,8 @@
 """What each match asks of a packet: the table of all matches, and how one becomes a function.
 
-By theme: matches_transport, matches_header, matches_origin, matches_connection, matches_stateful, matches_rate; sets: ipset.
-A match without a row is answered by ``Kernel.assume`` or makes the outcome unknown: cluster, ipcomp, ipvs, l2tp, mh, rateest,
-srh. Source: net/netfilter/xt_*.c, net/ipv4/netfilter/ipt_*.c, net/ipv6/netfilter/ip6t_*.c of the same names.
+By theme: matches_transport, matches_header, matches_origin, matches_connection, matches_stateful, matches_rate, matches_bytes; sets: ipset.
+A match without a row is answered by ``Kernel.assume`` or makes the outcome unknown: ipcomp, ipvs, l2tp, mh, rateest, srh.
+Source: net/netfilter/xt_*.c, net/ipv4/netfilter/ipt_*.c, net/ipv6/netfilter/ip6t_*.c of the same names.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from dataplane.engine import (
+    matches_bytes,
     matches_connection,
     matches_header,
     matches_origin,
@@ -65,4 +66,5 @@ MATCHES: Final[dict[str, MatchRow]] = {
     **matches_connection.ROWS,
     **matches_stateful.ROWS,
     **matches_rate.ROWS,
+    **matches_bytes.ROWS,
 }

@@ -2,7 +2,7 @@
 
 A packet without a connection is INVALID (conn None, ctinfo None) or UNTRACKED; behind -j CT in the raw table it has a template,
 which counts as NEW (conn None, ctinfo NEW).
-Source: xt_conntrack.c, xt_state.c, xt_connmark.c, xt_connbytes.c, xt_connlabel.c, xt_helper.c.
+Source: xt_conntrack.c, xt_state.c, xt_connmark.c, xt_connbytes.c, xt_connlabel.c, xt_helper.c, xt_cluster.c.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 from dataplane.engine.bind import Bind, Matcher
 from dataplane.engine.conntrack import Conn, is_reply
 from dataplane.engine.hooks import HookState
+from dataplane.engine.jhash import jhash, scaled
 from dataplane.engine.matching import MatchRow, Test, all_of, guess, not_modelled, tested
 from dataplane.engine.skb import (
     CT_ESTABLISHED,
@@ -199,6 +200,34 @@ def _connlabel(match: Match, bind: Bind) -> Matcher:
     return matcher
 
 
+def _cluster(match: Match, bind: Bind) -> Matcher:
+    """A hash of the connection's original source says which nodes answer.
+
+    Only the first 32 bits of an IPv6 address count (NF_CT_TUPLE_L3SIZE is divided by 4 twice). A little-endian machine is taken.
+    """
+    options = {option.name: option for option in match.options}
+    nodes, seed = options["cluster-total-nodes"].value, options["cluster-hash-seed"].value
+    mask, negated = options["cluster-local-nodemask"].value, options["cluster-local-nodemask"].negated
+
+    def matcher(skb: Skb, state: HookState) -> bool:  # noqa: ARG001
+        conn = skb.conn
+        if skb.pkttype == "multicast" and not _is_multicast(skb):
+            skb.pkttype = "host"
+        if conn is None:
+            return False
+        if conn.expected:
+            return guess(bind, "-m cluster: the source of the connection that expected this one is not known")
+        first = conn.original.src if skb.family == 4 else conn.original.src >> 96
+        word = int.from_bytes(first.to_bytes(4, "big"), "little")
+        return bool(1 << scaled(jhash([word], seed), nodes) & mask) != negated
+
+    return matcher
+
+
+def _is_multicast(skb: Skb) -> bool:
+    return skb.daddr >> 28 == 0xE if skb.family == 4 else skb.daddr >> 120 == 0xFF
+
+
 ROWS: Final[dict[str, MatchRow]] = {
     "conntrack": MatchRow(_conntrack),
     "state": MatchRow(_state),
@@ -206,4 +235,5 @@ ROWS: Final[dict[str, MatchRow]] = {
     "helper": MatchRow(_helper),
     "connbytes": MatchRow(_connbytes),
     "connlabel": MatchRow(_connlabel, pure=False),
+    "cluster": MatchRow(_cluster, pure=False),
 }

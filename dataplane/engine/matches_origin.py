@@ -262,6 +262,4 @@ ROWS: Final[dict[str, MatchRow]] = {
     "cgroup": _depends_on("the control group of the sending process is not known"),
     "cpu": _depends_on("which CPU handles a packet is not known"),
     "bpf": _depends_on("the program reads the packet's bytes"),
-    "string": _depends_on("the payload is not known"),
-    "u32": _depends_on("it reads the packet's bytes"),
 }

@@ -1,8 +1,8 @@
 """What each target does to a packet: one row a target. Those that decide where it goes (NAT, REJECT) are in targets_nat.
 
 Targets that only tell somebody (LOG, NFLOG, AUDIT, TEE …) let the packet go on to the next rule, as the kernel does; TEE's copy
-and what a target would need and does not have are noted. Not modelled: CLUSTERIP, DNPT, HMARK, SNPT, SYNPROXY; TPROXY, which
-depends on sockets. Source: net/netfilter/xt_*.c, net/ipv4/netfilter/ipt_*.c of the same names; nf_queue.c.
+and what a target would need and does not have are noted. Not modelled: CLUSTERIP, HMARK, SYNPROXY; TPROXY, which depends on
+sockets. Source: net/netfilter/xt_*.c, net/ipv4/netfilter/ipt_*.c of the same names; nf_queue.c.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataplane.engine.fib import Flow
 from dataplane.engine.hooks import ACCEPT, Drop, HookState, Unknown, Verdict
 from dataplane.engine.skb import CT_NEW, CT_UNTRACKED, Skb
 from dataplane.engine.targets_nat import NAT_TARGETS
+from dataplane.engine.targets_npt import NPT_TARGETS
 from dataplane.inet import TCP, format_address
 from dataplane.packet import CWR, ECE, TcpOptions
 from dataplane.rules.iptables import Target
@@ -315,6 +316,7 @@ def _tproxy(target: Target, bind: Bind) -> TargetFunction:
 
 TARGETS: Final[dict[str, Factory]] = {
     **NAT_TARGETS,
+    **NPT_TARGETS,
     "AUDIT": _nothing,
     "CHECKSUM": _nothing,
     "CLASSIFY": _classify,

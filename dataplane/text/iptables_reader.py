@@ -6,7 +6,7 @@ Long options may be cut to a unique prefix, those of extensions joined with "=";
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 from dataplane.inet import PROTOCOL_NAMES, Prefix
 from dataplane.rules.iptables import Counters, Jump, Match, Negatable, Option, Rule, Target
 from dataplane.text import xtables_kinds as kinds
-from dataplane.text.xtables_options import MATCHES, TARGETS, Extension, Facts, completed, of_family
+from dataplane.text.xtables_options import MATCHES, TARGETS, Extension, Facts, completed, of_family, spellings
 
 _LONG: Final = {
     "source": "source", "src": "source", "destination": "destination", "dst": "destination", "protocol": "protocol", "in-interface": "in",
@@ -33,6 +33,7 @@ _IMPLIED: Final = {
     "icmp": "icmp", "ipv6-icmp": "icmp6", "icmpv6": "icmp6", "tcp": "tcp", "udp": "udp", "sctp": "sctp", "dccp": "dccp", "esp": "esp",
     "ah": "ah", "ipcomp": "ipcomp", "mh": "mh",
 }  # fmt: skip
+_PLAIN: Final = re.compile(r'[^ \t"]+(?=[ \t]|$)')
 #: Extensions that exist but have no row; a word that is none of these and no chain is a chain that does not exist.
 OTHER_TARGETS: Final = frozenset((
     "CLUSTERIP", "LED", "MIRROR", "ULOG", "SAME", "DELUDE", "TARPIT", "CHAOS", "ECHO", "ACCOUNT", "IPMARK", "LOGMARK", "FLOWOFFLOAD",
@@ -62,6 +63,11 @@ def split(line: str) -> list[Word]:
     while position < length:
         if line[position] in " \t":
             position += 1
+            continue
+        plain = _PLAIN.match(line, position)
+        if plain is not None:
+            words.append(Word(plain[0], position + 1))
+            position = plain.end()
             continue
         start, text, quoted = position, "", False
         while position < length and (quoted or line[position] not in " \t"):
@@ -93,12 +99,9 @@ class _Loaded:
     options: list[Option] = field(default_factory=list)
     verbatim: list[str] = field(default_factory=list)
 
-    def spellings(self) -> Iterator[tuple[str, str]]:
+    def spellings(self) -> Mapping[str, str]:
         """Every name of an option, and the row or rewrite that it stands for."""
-        if self.extension is not None:
-            yield from ((row.name, row.name) for row in self.extension.rows)
-            yield from self.extension.aliases.items()
-            yield from ((name, name) for name in self.extension.rewrites)
+        return spellings(self.extension) if self.extension is not None else {}
 
 
 class Reader:
@@ -193,15 +196,15 @@ class Reader:
     def _candidates(self, name: str) -> set[tuple[int | None, str]]:
         """What a name or a prefix of one may stand for: (None, kind of header option) or (place in ``loaded``, row)."""
         for place in reversed(range(len(self.loaded))):
-            exact = [row for spelling, row in self.loaded[place].spellings() if spelling == name]
-            if exact:
-                return {(place, exact[0])}
+            exact = self.loaded[place].spellings().get(name)
+            if exact is not None:
+                return {(place, exact)}
         if not name:
             return set()
         found: set[tuple[int | None, str]] = {(None, kind) for long, kind in _LONG.items() if long.startswith(name)}
         found |= {(None, command) for command in _COMMANDS if command.startswith(name)}
         for place, one in enumerate(self.loaded):
-            found |= {(place, row) for spelling, row in one.spellings() if spelling.startswith(name)}
+            found |= {(place, row) for spelling, row in one.spellings().items() if spelling.startswith(name)}
         return found
 
     # ------------------------------------------------------------------ the rule's own options
@@ -307,7 +310,7 @@ class Reader:
             return False
         self._load(implied, word.column, is_target=False)
         name = word.text[2:].partition("=")[0]
-        if any(spelling.startswith(name) for spelling, _ in self.loaded[-1].spellings()):
+        if any(spelling.startswith(name) for spelling in self.loaded[-1].spellings()):
             return True
         self.loaded.pop()
         return False

@@ -83,6 +83,12 @@ def of_family(extension: Extension, family: int) -> Extension:
     return extension if rows == extension.rows else replace(extension, rows=rows)
 
 
+@cache
+def spellings(extension: Extension) -> Mapping[str, str]:
+    """Every name of an option, and the row or rewrite that it stands for."""
+    return {row.name: row.name for row in extension.rows} | dict(extension.aliases) | {name: name for name in extension.rewrites}
+
+
 def exclusive(*rows: Row) -> tuple[Row, ...]:
     """Rows of which a rule may have one."""
     return tuple(replace(row, excludes=(*row.excludes, *(other.name for other in rows if other is not row))) for row in rows)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dataplane.inet import FULL_MASK, PROTOCOL_NUMBERS, Prefix, format_address, parse_address, parse_prefix
-from dataplane.rules.iptables import NatRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,76 +220,6 @@ def _show_tcp_flags(value: int) -> str:
     return ",".join(name for bit, name in enumerate(_TCP_FLAGS) if value >> bit & 1) or "NONE"
 
 
-_PORT_SPAN: Final = re.compile(r"([0-9]+)(?:-([0-9]+)(?:/([0-9]+))?)?")
-
-
-def _nat_ports(text: str) -> tuple[int, int, int | None]:
-    """``PORT[-PORT[/BASE]]`` or the name of a service."""
-    found = _PORT_SPAN.fullmatch(text)
-    if not found:
-        return port(text), port(text), None
-    low, high, base = found.groups()
-    first = number_decimal(low, 65535)
-    last = number_decimal(high, 65535) if high else first
-    if last < first:
-        raise ValueError(f"port range {text!r} is backwards")
-    return first, last, number_decimal(base, 65535) if base else None
-
-
-def _split_endpoint(text: str, family: int) -> tuple[str, str | None]:
-    """Addresses and ports; in IPv6 an address before ports stands in brackets."""
-    if family == 4:
-        addresses, colon, ports = text.partition(":")
-        return addresses, ports if colon else None
-    if text.startswith("["):
-        addresses, bracket, rest = text[1:].partition("]")
-        if not bracket:
-            raise ValueError(f"a bracket is not closed in {text!r}")
-        if rest.startswith("-"):
-            raise ValueError(f"a range of addresses stands in one pair of brackets, got {text!r}")
-        return addresses, rest[1:] if rest.startswith(":") else None
-    return ("", text[1:]) if text.startswith(":") and text.count(":") == 1 else (text, None)
-
-
-def _nat_range(words: Sequence[str], family: int) -> NatRange:
-    text = words[0]
-    addresses, ports = _split_endpoint(text, family)
-    if not addresses and ports is None:
-        raise ValueError(f"expected ADDRESS[-ADDRESS][:PORT[-PORT]], got {text!r}")
-    low, dash, high = addresses.partition("-")
-    try:
-        first = parse_address(low, family)[1] if addresses else None
-        last = parse_address(high, family)[1] if dash else first
-    except ValueError:
-        raise ValueError(f"bad IP address in {text!r}") from None
-    return NatRange(first, last, *(_nat_ports(ports) if ports is not None else ()))
-
-
-def _show_nat_range(value: NatRange, family: int) -> str:
-    text = ""
-    if value.low is not None:
-        text = format_address(family, value.low)
-        if value.high is not None and value.high != value.low:
-            text += f"-{format_address(family, value.high)}"
-    if value.port_low is None:
-        return text
-    if family == 6 and text:
-        text = f"[{text}]"
-    text += f":{value.port_low}"
-    if value.port_high != value.port_low:
-        text += f"-{value.port_high}"
-    return text + (f"/{value.port_base}" if value.port_base is not None else "")
-
-
-def _port_span(words: Sequence[str], family: int) -> NatRange:  # noqa: ARG001
-    low, high, _ = _nat_ports(words[0].partition("/")[0])
-    return NatRange(port_low=low, port_high=high)
-
-
-def _show_port_span(value: NatRange, family: int) -> str:  # noqa: ARG001
-    return f"{value.port_low}" if value.port_low == value.port_high else f"{value.port_low}-{value.port_high}"
-
-
 def numbered(low: int = 0, high: int = 0xFFFFFFFF, style: str = "{}") -> Kind:
     """A number within bounds, printed in a style ("{}" or "0x{:02x}")."""
     return Kind("number", 1, lambda words, family: number(words[0], low, high), lambda value, family: style.format(value))
@@ -437,8 +366,6 @@ TCPFLAGS: Final = Kind(
     "tcpflags", 2, lambda words, family: (_tcp_flags(words[0]), _tcp_flags(words[1])),
     lambda value, family: f"{_show_tcp_flags(value[0])} {_show_tcp_flags(value[1])}",
 )  # fmt: skip
-NATRANGE: Final = Kind("endpoint", 1, _nat_range, _show_nat_range)
-PORTSPAN: Final = Kind("endpoint", 1, _port_span, _show_port_span)
 PAIR: Final = _span(0xFFFFFFFF)
 LENGTH: Final = _span(65535)
 ORDERED: Final = _span(65535, ordered=True)

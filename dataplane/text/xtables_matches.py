@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -159,9 +158,10 @@ def _named_bits(zero: str) -> Kind:
 
 
 def _label(words: Sequence[str], family: int) -> str:  # noqa: ARG001
-    if not re.fullmatch("[0-9]+", words[0]) or int(words[0]) > 127:
-        raise ValueError(f"expected a label from 0 to 127, got {words[0]!r} (names of labels are not resolved)")
-    return str(int(words[0]))
+    """A number, or a name out of a file of the machine that the rule is for."""
+    if not words[0].isdecimal():
+        return words[0]
+    return str(k.number(words[0], 0, 127))
 
 
 _PACKETS: Final = exclusive(Row("packets-eq", k.NUMBER64, True), Row("packets-lt", k.NUMBER64), Row("packets-gt", k.NUMBER64))

@@ -151,6 +151,8 @@ def time(options: list[Option], facts: Facts) -> list[Option]:  # noqa: ARG001
     """Inverted days are the other days; both ends of the day or none."""
     kept = {option.name: option for option in options}
     begin, end = (kept[name].value if name in kept else usual for name, usual in (("timestart", 0), ("timestop", _DAY - 1)))
+    if "contiguous" in kept and begin < end:
+        raise ValueError("--contiguous only makes sense when the stop time is before the start time")
     for name, value in (("timestart", begin), ("timestop", end)):
         kept.pop(name, None)
         if (begin, end) != (0, _DAY - 1):

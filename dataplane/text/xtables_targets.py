@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from dataplane.inet import DCCP, ICMP, SCTP, TCP, UDP
+from dataplane.inet import DCCP, ICMP, SCTP, TCP, UDP, Prefix
 from dataplane.rules.iptables import Option
 from dataplane.text import xtables_kinds as k
 from dataplane.text import xtables_rates as rates
+from dataplane.text.xtables_endpoints import NATRANGE, PORTSPAN
 from dataplane.text.xtables_extension import Extension, Facts, Rewrite, Row, exclusive
 from dataplane.text.xtables_kinds import Kind
 
@@ -29,13 +30,25 @@ def _ports_need_a_protocol(options: list[Option], facts: Facts) -> list[Option]:
 _RANDOM: Final = Row("random", k.FLAG)
 _RANDOM_FULLY: Final = Row("random-fully", k.FLAG)
 _PERSISTENT: Final = Row("persistent", k.FLAG)
-_PREFIXES: Final = Extension((Row("src-pfx", k.NETMAP, required=True), Row("dst-pfx", k.NETMAP, required=True)), families=(6,))
+
+
+def _prefix(words: Sequence[str], family: int) -> Prefix:
+    """At most 64 bits long, and nothing behind them: the kernel takes no other."""
+    prefix = k.NETMAP.parse(words, family)
+    host = k.HOST.parse(words, family)
+    if prefix.length is None or prefix.length > 64 or host.address != prefix.address:
+        raise ValueError(f"expected a prefix of at most 64 bits with zeros behind it, got {words[0]!r}")
+    return Prefix(*prefix)
+
+
+_PREFIX: Final = Kind("address", 1, _prefix, lambda value, family: str(value))
+_PREFIXES: Final = Extension((Row("src-pfx", _PREFIX, required=True), Row("dst-pfx", _PREFIX, required=True)), families=(6,))
 
 _NAT: Final[dict[str, Extension]] = {
-    "DNAT": Extension((Row("to-destination", k.NATRANGE, required=True), _RANDOM, _PERSISTENT), finish=_ports_need_a_protocol),
-    "SNAT": Extension((Row("to-source", k.NATRANGE, required=True), _RANDOM, _RANDOM_FULLY, _PERSISTENT), finish=_ports_need_a_protocol),
-    "MASQUERADE": Extension((Row("to-ports", k.PORTSPAN), _RANDOM, _RANDOM_FULLY), finish=_ports_need_a_protocol),
-    "REDIRECT": Extension((Row("to-ports", k.PORTSPAN), _RANDOM), finish=_ports_need_a_protocol),
+    "DNAT": Extension((Row("to-destination", NATRANGE, required=True), _RANDOM, _PERSISTENT), finish=_ports_need_a_protocol),
+    "SNAT": Extension((Row("to-source", NATRANGE, required=True), _RANDOM, _RANDOM_FULLY, _PERSISTENT), finish=_ports_need_a_protocol),
+    "MASQUERADE": Extension((Row("to-ports", PORTSPAN), _RANDOM, _RANDOM_FULLY), finish=_ports_need_a_protocol),
+    "REDIRECT": Extension((Row("to-ports", PORTSPAN), _RANDOM), finish=_ports_need_a_protocol),
     "NETMAP": Extension((Row("to", k.NETMAP, required=True),)),
     "SNPT": _PREFIXES,
     "DNPT": _PREFIXES,

@@ -161,6 +161,15 @@ def test_a_label_by_name_is_unknown() -> None:
         answer("-m connlabel --label gold", skb(TCP, ctinfo=CT_NEW, conn=conn()))
 
 
+def test_a_cluster_divides_the_sources() -> None:
+    """Exactly one of the nodes answers a source; which, the kernel's own tests tell."""
+    packet = skb(TCP, ctinfo=CT_NEW, conn=conn())
+    text = "-m cluster --cluster-total-nodes 4 --cluster-hash-seed 7 --cluster-local-node"
+    assert sum(answer(f"{text} {node}", packet) for node in range(1, 5)) == 1
+    assert answer("-m cluster --cluster-total-nodes 4 --cluster-hash-seed 7 ! --cluster-local-nodemask 0xf", packet) is False
+    assert answer(f"{text} 1", skb(TCP)) is False
+
+
 def test_a_connection_nobody_expected_has_no_helper() -> None:
     assert answer('-m helper --helper "ftp"', skb(TCP, ctinfo=CT_NEW, conn=conn(helper="ftp"))) is False
     assert answer('-m helper ! --helper "ftp"', skb(TCP, ctinfo=CT_NEW, conn=conn())) is True

@@ -10,7 +10,6 @@ from dataplane.text import xtables_options
 VERDICTS = {"ACCEPT", "DROP", "RETURN"}
 
 MATCHES_NOT_MODELLED = {
-    "cluster": "a keyed hash of the source decides which node of a cluster answers",
     "ipcomp": "a Packet has no CPI",
     "ipvs": "virtual servers are not modelled yet",
     "l2tp": "a Packet has no L2TP header",
@@ -22,9 +21,7 @@ MATCHES_NOT_MODELLED = {
 
 TARGETS_NOT_MODELLED = {
     "CLUSTERIP": "gone from the kernel since 6.2",
-    "DNPT": "a prefix translation that keeps checksums: not done yet",
     "HMARK": "a keyed hash of the packet decides the mark",
-    "SNPT": "a prefix translation that keeps checksums: not done yet",
     "SYNPROXY": "the kernel answers the SYN itself and opens a second connection",
     "ULOG": "gone from the kernel since 3.17",
 }

@@ -43,6 +43,8 @@ ROWS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("-p tcp -j TCPOPTSTRIP --strip-options timestamp,19", TCP,
      {"tcp_options": options(mss=9, timestamp=True, other=(19, 30))}, {"tcp_options": options(mss=9, other=(30,))}),
     ("-p tcp -j TCPOPTSTRIP --strip-options mss", TCP, {}, {}),
+    # RFC 6296: the word behind the prefix takes up the difference of the sums
+    ("-j SNPT --src-pfx 2001:db8::/64 --dst-pfx fd00::/64", TCP6, {}, {"saddr": 0xFD00 << 112 | 0x30B8 << 48 | 1}),
     # these tell somebody, and the packet goes on
     ("-j LOG --log-prefix x", TCP, {}, {}),
     ("-j NFLOG --nflog-group 5", TCP, {}, {}),

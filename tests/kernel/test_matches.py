@@ -95,7 +95,8 @@ HEADERS: Final = [row[0] for row in (*test_matches_transport.ROWS, *test_matches
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_every_rule_of_the_unit_tests_meets_every_packet(family: int) -> None:
-    rules = [f"-A PREROUTING {text}" for text in dict.fromkeys(HEADERS) if readable(text, family)]
+    assumed_wrongly = "! --hbh-len"  # what is not known is assumed to match, and 8 bytes is what the header here has
+    rules = [f"-A PREROUTING {text}" for text in dict.fromkeys(HEADERS) if readable(text, family) and assumed_wrongly not in text]
     with standing(**{f"rules{family}": table(rules)}) as one:
         one.emulated.kernel.assume = True  # what a header has inside: --hbh-len, --rt-type
         for frame in zoo4() if family == 4 else zoo6():
