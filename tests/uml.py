@@ -26,7 +26,7 @@ mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t tmpfs tmpfs /run
 mkdir -p /run/lib/modules && ln -s {modules}/* /run/lib/modules/
 printf '#!/bin/sh\\nexec /sbin/modprobe -d /run "$@"\\n' > /run/modprobe && chmod +x /run/modprobe
 echo /run/modprobe > /proc/sys/kernel/modprobe
-/run/modprobe -a {load}
+/run/modprobe -a ipv6 {load}
 ip link set lo up
 sh -e script
 echo $? > status
