@@ -44,9 +44,9 @@ def in_uml(
 
     The test is skipped where that cannot be had; with DATAPLANE_REQUIRE_REFEREE=1 it fails instead.
     """
-    missing = [tool for tool in ("linux.uml", "modprobe", "ip", *tools) if shutil.which(tool) is None]
-    if missing or os.geteuid() != 0:
-        _without(f"needs {', '.join(missing)}" if missing else "needs root")
+    reason = boot_reason(*tools)
+    if reason is not None:
+        _without(reason)
     with tempfile.TemporaryDirectory(prefix="dataplane-uml-") as directory:
         for name, text in {"script": script, **(files or {})}.items():
             Path(directory, name).write_text(text, encoding="utf-8")
@@ -60,6 +60,14 @@ def in_uml(
             said = errors.read_text(errors="replace") if errors.is_file() else console
             _without(f"the script failed in user-mode-linux: {said.strip()[-500:]}")
         return Path(directory, "stdout").read_text(encoding="utf-8")
+
+
+def boot_reason(*tools: str) -> str | None:
+    """Why this machine cannot boot one, or None."""
+    missing = [tool for tool in ("linux.uml", "modprobe", "ip", *tools) if shutil.which(tool) is None]
+    if missing:
+        return f"needs {', '.join(missing)}"
+    return None if os.geteuid() == 0 else "needs root"
 
 
 def _boot(init: Path, directory: str, memory: int, timeout: float) -> str:
