@@ -65,3 +65,7 @@ class UnsupportedError(DataplaneError):
 
 class ApplyError(DataplaneError):
     """A command on the real machine failed; carries the command and the kernel's own words."""
+
+
+class LabError(DataplaneError):
+    """The kernel could not be asked; says what was tried and, where there are any, the tool's own words."""

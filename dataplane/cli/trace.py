@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -25,8 +24,7 @@ _EXAMPLE: Final = "'tcp 203.0.113.7:40000 > 10.96.0.10:80'"
 Outcomes = Sequence[tuple[Fraction | None, Trace]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(NamedTuple):
     """What was asked: packets, where they come in, and how the answer is wanted."""
 
     indev: str | None

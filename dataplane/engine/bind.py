@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dataplane.engine.hooks import HookState, Verdict
 from dataplane.engine.kernel import Kernel
@@ -15,8 +15,7 @@ Matcher = Callable[[Skb, HookState], bool]
 TargetFunction = Callable[[Skb, HookState], Verdict | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Bind:
+class Bind(NamedTuple):
     """``rule`` is the key of per-rule memory; state is reached through ``kernel`` at call time, since it may be swapped."""
 
     kernel: Kernel
@@ -25,4 +24,6 @@ class Bind:
 
 
 class HotDrop(Exception):
-    """A match drops the packet outright (par->hotdrop)."""
+    """A match drops the packet outright (par->hotdrop); ``by`` is its rule."""
+
+    by: RuleRef | None = None

@@ -33,7 +33,9 @@ class Seeded:
 
     def pick(self, weights: Sequence[int], what: str) -> int:  # noqa: ARG002 - the label serves other implementations
         """A weighted random alternative."""
-        ticket = self._random.randrange(sum(weights))
+        if len(weights) == 2:
+            return 0 if self._random.random() * (weights[0] + weights[1]) < weights[0] else 1
+        ticket = int(self._random.random() * sum(weights))
         for index, weight in enumerate(weights):
             ticket -= weight
             if ticket < 0:
@@ -42,7 +44,7 @@ class Seeded:
 
     def number(self, bound: int, what: str) -> int:  # noqa: ARG002
         """A uniform number below ``bound``."""
-        return self._random.randrange(bound)
+        return int(self._random.random() * bound)
 
 
 class Scripted:

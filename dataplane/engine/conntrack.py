@@ -43,6 +43,7 @@ _ERROR_TYPES4: Final = frozenset((3, 4, 5, 11, 12))
 _REDIRECT: Final = 5
 
 Key = tuple[int, int, Tuple]  # family, zone, tuple
+SourceKey = tuple[int, int, int, int, int]  # family, zone, source, port, protocol
 
 
 def is_reply(ctinfo: int | None) -> bool:
@@ -112,19 +113,45 @@ class Conn:
 
 
 class ConnTable:
-    """All confirmed connections of a namespace. ``base`` holds those of a snapshot, unpacked when first met."""
+    """All confirmed connections of a namespace. ``base`` holds those of a snapshot, unpacked when first met.
 
-    def __init__(self, base: Iterable[Connection] = ()) -> None:
+    An *overlay* lies over another table: what a packet touches there is copied up first, so that the walk can be thrown away,
+    or settled into the table below, at the cost of that packet's connections alone.
+    """
+
+    def __init__(self, base: Iterable[Connection] = (), under: ConnTable | None = None) -> None:
+        self._under = under
         self._base: dict[Key, Connection] = {}
         for connection in base:
             for one in (connection.original, connection.reply):
                 self._base.setdefault((connection.family, connection.zone, one), connection)
         self._entries: dict[Key, Conn | None] = {}  # None hides an entry of the base
-        self._by_source: dict[tuple[int, int, int, int, int], list[Conn]] = {}
+        self._by_source: dict[SourceKey, list[Conn]] = {}
+
+    def overlay(self) -> ConnTable:
+        """A table over this one, which must not change while the overlay is in use."""
+        return ConnTable(under=self)
+
+    def changes(self) -> dict[Key, Conn | None]:
+        """What an overlay has that the table below has not, or has otherwise; None for what was removed."""
+        return self._entries
+
+    def settle(self, onto: ConnTable | None = None) -> ConnTable:
+        """Puts what changed in an overlay into the table below (or a fork of it, ``onto``), which is returned."""
+        below = onto if onto is not None else self._under
+        assert below is not None
+        for key, conn in self._entries.items():
+            if conn is not None or key in below._base:
+                below._entries[key] = conn
+            else:
+                below._entries.pop(key, None)
+        for source, conns in self._by_source.items():
+            below._by_source[source] = conns
+        return below
 
     def fork(self) -> ConnTable:
         """A table that changes independently of this one; the snapshot's entries are shared."""
-        other = ConnTable()
+        other = ConnTable(under=self._under)
         other._base = self._base
         copies: dict[int, Conn] = {}
         for key, conn in self._entries.items():
@@ -135,9 +162,9 @@ class ConnTable:
 
     def entries(self, now: float = 0.0) -> Iterator[Conn]:
         """Every live connection once."""
-        for key in list(self._base):
+        for key in self._below():
             if key not in self._entries:
-                self._unpack(key)
+                self._fetch(key)
         for (_, _, one), conn in list(self._entries.items()):
             if conn is not None and one == conn.original and not _expired(conn, now):
                 yield conn
@@ -147,13 +174,14 @@ class ConnTable:
         key = (family, zone, wanted)
         conn = self._entries.get(key)
         if conn is None:
-            if key in self._entries or key not in self._base:
+            fetched = None if key in self._entries else self._fetch(key)
+            if fetched is None:
                 return None
-            conn = self._unpack(key)
+            conn = fetched
         if _expired(conn, now):
             self.remove(conn)
             return None
-        return conn, wanted == conn.reply and wanted != conn.original
+        return conn, wanted == conn.reply  # of what equals its own answer, the reply's entry is found first
 
     def taken(self, conn: Conn, reply: Tuple, now: float) -> bool:
         """Whether another connection than ``conn`` already owns the tuple ``reply`` (nf_conntrack_tuple_taken)."""
@@ -162,13 +190,12 @@ class ConnTable:
 
     def insert(self, conn: Conn, now: float) -> bool:
         """Puts a connection into the table; False when one of its tuples is taken."""
-        keys = [(conn.family, conn.zone, conn.original), (conn.family, conn.zone, conn.reply)]
-        if any(self.find(*key, now) is not None for key in keys):
+        family, zone, original, reply = conn.family, conn.zone, conn.original, conn.reply
+        if self.find(family, zone, original, now) is not None or self.find(family, zone, reply, now) is not None:
             return False
-        for key in keys:
-            self._entries[key] = conn
+        self._entries[family, zone, original] = self._entries[family, zone, reply] = conn
         if conn.src_done:
-            self._by_source.setdefault(_source_key(conn), []).append(conn)
+            self._siblings(_source_key(conn)).append(conn)
         conn.confirmed = True
         conn.timeout_at = now + conn.timeout
         return True
@@ -177,19 +204,50 @@ class ConnTable:
         """Takes a connection out of the table."""
         for one in (conn.original, conn.reply):
             key = (conn.family, conn.zone, one)
-            if key in self._base:
+            if self._under is not None or key in self._base:
                 self._entries[key] = None
             else:
                 self._entries.pop(key, None)
-        siblings = self._by_source.get(_source_key(conn))
-        if siblings and conn in siblings:
+        siblings = self._siblings(_source_key(conn))
+        if conn in siblings:
             siblings.remove(conn)
 
     def same_source(self, conn: Conn, now: float) -> Iterator[Conn]:
         """Connections from the same address and port (SNAT reuses their mapping, find_appropriate_src)."""
-        for other in self._by_source.get(_source_key(conn), ()):
+        for other in self._siblings(_source_key(conn)):
             if not _expired(other, now):
                 yield other
+
+    def _below(self) -> list[Key]:
+        """The keys of what may not have been fetched yet."""
+        return list(self._base) if self._under is None else [*self._under._entries, *self._under._below()]
+
+    def _fetch(self, key: Key) -> Conn | None:
+        """A connection of the table below, copied, or of the snapshot, unpacked; None where there is none."""
+        if self._under is None:
+            return self._unpack(key) if key in self._base else None
+        below = self._under
+        found = below._entries.get(key)
+        if found is None:
+            found = None if key in below._entries else below._fetch(key)
+            if found is None:
+                return None
+        conn = found.copy()
+        for one in (conn.original, conn.reply):
+            self._entries[conn.family, conn.zone, one] = conn
+        return conn
+
+    def _siblings(self, source: SourceKey) -> list[Conn]:
+        """The connections from one source, in a list that is this table's own."""
+        own = self._by_source.get(source)
+        if own is None:
+            own = self._by_source[source] = [] if self._under is None else self._copied(self._under._siblings(source))
+        return own
+
+    def _copied(self, conns: Iterable[Conn]) -> list[Conn]:
+        keys = [(conn.family, conn.zone, conn.original) for conn in conns]
+        found = [self._entries[key] if key in self._entries else self._fetch(key) for key in keys]
+        return [conn for conn in found if conn is not None]
 
     def _unpack(self, key: Key) -> Conn:
         given = self._base[key]
@@ -206,7 +264,7 @@ class ConnTable:
         conn.tracking = proto.restore(given.protocol, given.state)
         for one in (given.original, given.reply):
             self._entries[(given.family, given.zone, one)] = conn
-        self._by_source.setdefault(_source_key(conn), []).append(conn)
+        self._siblings(_source_key(conn)).append(conn)
         return conn
 
 
@@ -214,7 +272,7 @@ def _is_icmp(protocol: int) -> bool:
     return protocol in (ICMP, ICMPV6)
 
 
-def _source_key(conn: Conn) -> tuple[int, int, int, int, int]:
+def _source_key(conn: Conn) -> SourceKey:
     return conn.family, conn.zone, conn.original.src, conn.original.sport, conn.original.protocol
 
 

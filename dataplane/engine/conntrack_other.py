@@ -14,7 +14,7 @@ Source: nf_conntrack_proto_{udp,icmp,icmpv6,gre,generic}.c in net/netfilter of L
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dataplane.engine.conntrack_tracker import ACCEPT, INVALID, Result, damage, read_once, verifies_checksums
 from dataplane.engine.hooks import Hook
@@ -46,8 +46,7 @@ class OtherTracking:
         return replace(self)
 
 
-@dataclass(frozen=True, slots=True)
-class OtherSettings:
+class OtherSettings(NamedTuple):
     """Timeouts in seconds."""
 
     udp: float

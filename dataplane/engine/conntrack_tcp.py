@@ -27,7 +27,6 @@ Source: nf_conntrack_tcp_packet in net/netfilter/nf_conntrack_proto_tcp.c, Linux
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dataplane.engine import conntrack_tcp_window as window
@@ -128,8 +127,7 @@ class TcpTracking:
         return other
 
 
-@dataclass(frozen=True, slots=True)
-class TcpSettings:
+class TcpSettings(NamedTuple):
     """The parameters of one namespace (kernel: struct nf_tcp_net). Timeouts in seconds."""
 
     timeouts: Mapping[str, float]

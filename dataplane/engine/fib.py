@@ -8,7 +8,6 @@ Not modelled: VRFs, source-specific IPv6 subtrees, neighbour reachability, route
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dataplane.engine.fib_defaults import kernel_routes4, kernel_routes6, kernel_rules
@@ -39,8 +38,7 @@ class Flow(NamedTuple):
     uid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(NamedTuple):
     """A route decision: ``type`` as in rtnetlink, upper case; ``dev`` is "lo" for what the node keeps for itself.
 
     ``error`` is the errno name of a lookup that failed (ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL), None for a usable route.

@@ -52,8 +52,7 @@ class Accept:
     """Go on with the next hook function."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(NamedTuple):
     """The packet ends here. ``replies`` are what the node sends back (REJECT); ``by`` is the rule, where it was one."""
 
     reason: str
@@ -61,8 +60,7 @@ class Drop:
     replies: tuple[Packet, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Stolen:
+class Stolen(NamedTuple):
     """Taken over by something that is not modelled further (QUEUE, NFQUEUE, a helper): the packet's fate is unknown."""
 
     reason: str

@@ -33,6 +33,37 @@ class Memory(Protocol):
 M = TypeVar("M", bound=Memory)
 
 
+class MemoryLayer(dict[Hashable, Any]):  # Any: values are Memory; None hides what was forgotten
+    """Memory over other memory, which stays as it is: a value is copied when it is first asked for. ``settle`` puts it down."""
+
+    def __init__(self, under: dict[Hashable, Any]) -> None:
+        super().__init__()
+        self._under = under
+
+    def get(self, key: Hashable, default: Any = None) -> Any:
+        """The value, this layer's own copy."""
+        if key not in self:
+            below = self._under.get(key)
+            if below is None:
+                return default
+            self[key] = below.copy()
+        value = self[key]
+        return default if value is None else value
+
+    def __delitem__(self, key: Hashable) -> None:
+        self[key] = None
+
+    def settle(self, onto: dict[Hashable, Any] | None = None) -> dict[Hashable, Any]:
+        """Puts what changed into the memory below (or a copy of it, ``onto``), which is returned."""
+        below = onto if onto is not None else self._under
+        for key, value in self.items():
+            if value is not None:
+                below[key] = value
+            else:
+                below.pop(key, None)
+        return below
+
+
 @dataclass(slots=True)
 class Kernel:
     """``now`` is the virtual clock in seconds; ``wall`` the Unix time that ``now == 0`` stands for (-m time).

@@ -20,6 +20,7 @@ from dataplane.engine.skb import Skb
 from dataplane.inet import TCP, mask_of
 from dataplane.rules.iptables import Match
 from dataplane.rules.network import Tuple
+from dataplane.trace import ChoiceEvent
 
 _CERTAIN: Final = 1 << 31  # of xt_statistic's 31-bit random numbers, how many there are
 _ADDRESSES: Final = 100  # ip_list_tot
@@ -43,10 +44,13 @@ def _statistic(match: Match, bind: Bind) -> Matcher:
     if 0 in weights:
         hit = (probability.value != 0) != negated
         return lambda skb, state: hit
-    what = str(bind.rule)
+    what, kernel = str(bind.rule), bind.kernel
+    told = tuple(ChoiceEvent(what, weight, _CERTAIN) for weight in weights)
 
     def matcher(skb: Skb, state: HookState) -> bool:  # noqa: ARG001
-        return (bind.kernel.choice(weights, what) == 0) != negated
+        index = kernel.choices.pick(weights, what)
+        kernel.events.append(told[index])
+        return (index == 0) != negated
 
     return matcher
 

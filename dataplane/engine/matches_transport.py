@@ -45,6 +45,7 @@ def tcp_option_kinds(skb: Skb) -> set[int]:
 def _behind_header(protocol: int, tests: Sequence[Test | None], bind: Bind) -> Matcher:
     """A matcher on one protocol's header: false for later fragments, a drop for what is too short, else all the tests."""
     wanted = tuple(test for test in tests if test is not None)
+    only = wanted[0] if len(wanted) == 1 else None
     shortest = (20 if bind.family == 4 else 40) + _HEADER_LENGTH[protocol]
 
     def matcher(skb: Skb, state: HookState) -> bool:  # noqa: ARG001
@@ -54,6 +55,8 @@ def _behind_header(protocol: int, tests: Sequence[Test | None], bind: Bind) -> M
             return _later_fragment(skb)
         if 0 < skb.length < shortest:
             raise HotDrop("the packet is too short for its transport header")
+        if only is not None:
+            return only(skb)
         for test in wanted:  # noqa: SIM110 - a generator costs half a microsecond more
             if not test(skb):
                 return False

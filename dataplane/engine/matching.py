@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataplane.engine.bind import Bind, Matcher
 from dataplane.engine.hooks import HookState, Unknown
@@ -15,8 +14,7 @@ Factory = Callable[[Match, Bind], Matcher]
 Test = Callable[[Skb], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class MatchRow:
+class MatchRow(NamedTuple):
     """``pure``: neither a side effect nor a random decision."""
 
     make: Factory

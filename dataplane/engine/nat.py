@@ -8,8 +8,8 @@ argument: this file knows no rules. Source: net/netfilter/nf_nat_core.c, nf_nat_
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dataplane.engine.conntrack import Conn, inverse, is_reply
 from dataplane.engine.hooks import ACCEPT, Accept, Drop, Hook, HookFunction, HookState, Verdict
@@ -26,8 +26,7 @@ _PORTS: Final = frozenset((TCP, UDP, SCTP, DCCP, UDPLITE))
 _MAX_ATTEMPTS: Final = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(NamedTuple):
     """What a NAT target allows: addresses and ports (None: any). For ICMP the "port" is the identifier."""
 
     low: int | None = None
@@ -81,14 +80,19 @@ def setup(kernel: Kernel, skb: Skb, wanted: Range, *, source: bool) -> Verdict:
 
 
 def _null_binding(kernel: Kernel, conn: Conn, *, source: bool) -> None:
-    address = conn.reply.dst if source else conn.reply.src
-    _bind(kernel, conn, Range(address, address), source=source)
+    if kernel.conntrack.taken(conn, conn.reply, kernel.now):
+        address = conn.reply.dst if source else conn.reply.src
+        _bind(kernel, conn, Range(address, address), source=source)
+    elif source:
+        conn.src_done = True
+    else:
+        conn.dst_done = True
 
 
 def _bind(kernel: Kernel, conn: Conn, wanted: Range, *, source: bool) -> None:
     current = inverse(conn.reply)
     mapped = _unique(kernel, conn, current, wanted, source=source)
-    if mapped != current:
+    if mapped is not current and mapped != current:
         conn.reply = inverse(mapped)
         if source:
             conn.snat = True
@@ -281,24 +285,24 @@ def _rewrite(kernel: Kernel, skb: Skb, conn: Conn, *, source: bool) -> Verdict:
     reply = is_reply(skb.ctinfo)
     if not (conn.snat if source != reply else conn.dnat):
         return ACCEPT
-    target = inverse(conn.original if reply else conn.reply)
+    answer = conn.original if reply else conn.reply  # what the packet becomes is the answer to this one
     icmp = skb.is_icmp
     if source:
         old = (skb.saddr, skb.icmp_id if icmp else skb.sport)
-        new = (target.src, target.sport)
-        skb.saddr = target.src
+        new = (answer.dst, answer.sport if icmp else answer.dport)
+        skb.saddr = answer.dst
         if icmp:
-            skb.icmp_id = target.sport
+            skb.icmp_id = answer.sport
         elif skb.protocol in _PORTS:
-            skb.sport = target.sport
+            skb.sport = answer.dport
     else:
         old = (skb.daddr, skb.icmp_id if icmp else skb.dport)
-        new = (target.dst, target.sport if icmp else target.dport)
-        skb.daddr = target.dst
+        new = (answer.src, answer.sport)
+        skb.daddr = answer.src
         if icmp:
-            skb.icmp_id = target.sport
+            skb.icmp_id = answer.sport
         elif skb.protocol in _PORTS:
-            skb.dport = target.dport
+            skb.dport = answer.sport
     if old != new:
         kernel.events.append(NatEvent("SNAT" if source else "DNAT", skb.family, old, new, "the reply's way back" if reply else ""))
     return ACCEPT

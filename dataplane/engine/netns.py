@@ -6,9 +6,10 @@ back Traces. State (connections, recent lists, buckets) is shared between packet
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from dataplane.engine import conntrack, defrag, nat
 from dataplane.engine.choices import Choices, Seeded, explore
@@ -16,7 +17,7 @@ from dataplane.engine.conntrack import ConnTable, is_reply
 from dataplane.engine.fib import Fib
 from dataplane.engine.hooks import Hook, HookFunction, Priority
 from dataplane.engine.iptables import TableWalk
-from dataplane.engine.kernel import Kernel
+from dataplane.engine.kernel import Kernel, MemoryLayer
 from dataplane.engine.path import End, Hooks, Path
 from dataplane.engine.skb import Skb
 from dataplane.errors import InputError, Problem
@@ -33,6 +34,15 @@ _TRACKING_MATCHES: Final = frozenset(
     ("conntrack", "state", "connmark", "connbytes", "connlimit", "connlabel", "helper", "cluster")
 )
 _TRACKING_TARGETS: Final = frozenset(("CONNMARK", "CONNSECMARK", "CT", "SYNPROXY", "CLUSTERIP"))
+
+
+class Possibility(NamedTuple):
+    """One way that a packet can go, and the state that it leaves, which lies over the state before."""
+
+    probability: Fraction
+    trace: Trace
+    conntrack: ConnTable
+    memory: MemoryLayer
 
 
 class Netns:
@@ -68,31 +78,48 @@ class Netns:
         return self._received(packet, indev, mark, mac, physin)
 
     def send(
-        self, packet: Packet, *, mark: int = 0, uid: int | None = 0, gid: int | None = 0, choices: Choices | None = None
-    ) -> Trace:
-        """The node itself sends a packet from a socket of user ``uid``."""
+        self, packet: Packet, *, mark: int = 0, uid: int | None = 0, gid: int | None = 0, choices: Choices | None = None,
+        scope: str = "",
+    ) -> Trace:  # fmt: skip
+        """The node itself sends a packet from a socket of user ``uid``.
+
+        ``scope`` is the device of a link-local destination (``fe80::1%eth0``); without it that of a link-local source.
+        """
         self.kernel.choices = choices or Seeded(0)
-        return self._sent(packet, mark, uid, gid)
+        return self._sent(packet, mark, uid, gid, scope)
+
+    def possibilities(self, walk: Callable[[Choices], Trace]) -> Iterator[Possibility]:
+        """Every way that a walk can go (a call of ``receive`` or ``send``) from the state as it is, which stays as it is."""
+        kernel = self.kernel
+        conntrack_before, memory_before = kernel.conntrack, kernel.memory
+
+        def once(choices: Choices) -> tuple[Trace, ConnTable, MemoryLayer]:
+            kernel.conntrack = conntrack_before.overlay()
+            memory = kernel.memory = MemoryLayer(memory_before)
+            return walk(choices), kernel.conntrack, memory
+
+        try:
+            for probability, after in explore(once):
+                yield Possibility(probability, *after)
+        finally:
+            kernel.conntrack, kernel.memory = conntrack_before, memory_before
+
+    def settle(self, one: Possibility) -> None:
+        """The state goes on from that possibility; all others that were drawn from the same state are void."""
+        self.kernel.conntrack, self.kernel.memory = one.conntrack.settle(), one.memory.settle()
 
     def outcomes(
         self, packet: Packet, indev: str | None, *, mark: int = 0, uid: int | None = 0, gid: int | None = 0,
         mac: int | None = None, physin: str = "",
     ) -> Iterator[tuple[Fraction, Trace]]:  # fmt: skip
         """Every possible outcome of one packet from the state as it is, which stays as it is. ``indev`` None: sent by the node."""
-        kernel = self.kernel
-        before = kernel.conntrack, kernel.memory
 
         def walk(choices: Choices) -> Trace:
-            kernel.conntrack = before[0].fork()
-            kernel.memory = {key: value.copy() for key, value in before[1].items()}
             if indev is None:
                 return self.send(packet, mark=mark, uid=uid, gid=gid, choices=choices)
             return self.receive(packet, indev, mark=mark, choices=choices, mac=mac, physin=physin)
 
-        try:
-            yield from list(explore(walk))
-        finally:
-            kernel.conntrack, kernel.memory = before
+        return iter([(one.probability, one.trace) for one in self.possibilities(walk)])
 
     def fork(self) -> Netns:
         """A namespace of the same rules whose connections and counters change independently."""
@@ -111,15 +138,16 @@ class Netns:
         self._begin()
         return self._finish(packet, indev, skb, self._path.receive(skb))
 
-    def _sent(self, packet: Packet, mark: int, uid: int | None, gid: int | None) -> Trace:
+    def _sent(self, packet: Packet, mark: int, uid: int | None, gid: int | None, scope: str) -> Trace:
         skb = Skb(packet, mark=mark)
+        skb.scope = scope
         skb.local, skb.has_socket, skb.uid, skb.gid = True, uid is not None, uid, gid
         self._begin()
         return self._finish(packet, None, skb, self._path.send(skb))
 
     def _answer(self, packet: Packet, cause: Skb) -> Trace:
         skb = Skb(packet)
-        skb.local = True
+        skb.local, skb.scope = True, cause.indev
         conntrack.attach(skb, cause)
         self._begin()
         return self._finish(packet, None, skb, self._path.send(skb))
@@ -173,10 +201,10 @@ class Netns:
         if nat_table is not None or any(_tracks(table) for table in tables.values()):
             kernel = self.kernel
             for hook in (Hook.PREROUTING, Hook.OUTPUT):
-                self._add(family, hook, Priority.DEFRAG, "defrag", lambda skb, state: defrag.gather(kernel, skb, state))
-                self._add(family, hook, Priority.CONNTRACK, "conntrack", lambda skb, state: conntrack.track(kernel, skb, state))
+                self._add(family, hook, Priority.DEFRAG, "defrag", partial(defrag.gather, kernel))
+                self._add(family, hook, Priority.CONNTRACK, "conntrack", partial(conntrack.track, kernel))
             for hook in (Hook.INPUT, Hook.POSTROUTING):
-                self._add(family, hook, Priority.CONNTRACK_CONFIRM, "confirm", lambda skb, state: conntrack.confirm(kernel, skb, state))
+                self._add(family, hook, Priority.CONNTRACK_CONFIRM, "confirm", partial(conntrack.confirm, kernel))
 
     def _register_table(self, family: int, table: Table) -> None:
         walk = self._walk(table, family)

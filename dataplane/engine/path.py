@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from dataplane.engine import conntrack, reject
 from dataplane.engine.fib import Destination, Flow, describe
-from dataplane.engine.hooks import Accept, Drop, Hook, HookFunction, HookState, Stolen, Unknown
+from dataplane.engine.hooks import ACCEPT, Drop, Hook, HookFunction, HookState, Stolen, Unknown
+from dataplane.engine.hooks import Verdict as HookVerdict
 from dataplane.engine.kernel import Kernel
 from dataplane.engine.skb import Skb
 from dataplane.packet import Packet
@@ -36,6 +37,17 @@ class End:
     replies: tuple[Packet, ...] = ()
 
 
+class _Input4(NamedTuple):
+    """A device's IPv4 settings for what comes in by it; ``rp_filter`` is the stricter one of "all" and the device."""
+
+    forwarding: bool
+    rp_filter: int
+    accept_local: bool
+    send_redirects: bool
+    src_valid_mark: bool
+    route_localnet: bool
+
+
 _CODES4: Final = {"EHOSTUNREACH": (3, 1, "no route to host"), "ENETUNREACH": (3, 0, "network unreachable"), "EACCES": (3, 13, "prohibited")}
 _CODES6: Final = {"EHOSTUNREACH": (1, 0, "no route"), "ENETUNREACH": (1, 0, "no route"), "EACCES": (1, 1, "prohibited")}
 
@@ -46,6 +58,9 @@ class Path:
     def __init__(self, kernel: Kernel, hooks: Hooks) -> None:
         self.kernel = kernel
         self.hooks = hooks
+        self._states: dict[tuple[Hook, str, str], tuple[HookState, HookEvent]] = {}
+        self._routes: dict[int, tuple[Destination, RouteEvent]] = {}  # holding the object keeps its id its own
+        self._inputs: dict[str, _Input4] = {}
 
     # ------------------------------------------------------------------ entering
 
@@ -77,9 +92,12 @@ class Path:
         state = self._state(Hook.OUTPUT, "", skb.dst.dev)
         for _, name, function in self.hooks.get((family, Hook.OUTPUT), ()):
             before = (skb.saddr, skb.daddr, skb.mark, skb.tos)
-            end = self._call(function, skb, state)
-            if end is not None:
-                return end
+            try:
+                verdict = function(skb, state)
+            except Unknown as unknown:
+                return End("unknown", unknown.reason, unknown.by)
+            if verdict is not ACCEPT:
+                return _ended(verdict)
             rerouted = (name == "mangle" and before != (skb.saddr, skb.daddr, skb.mark, skb.tos)) or (
                 name == "nat" and self._nat_changed_destination(skb)
             )
@@ -165,26 +183,21 @@ class Path:
     def _run(self, hook: Hook, skb: Skb, indev: str, outdev: str) -> End | None:
         state = self._state(hook, indev, outdev)
         for _, _, function in self.hooks.get((skb.family, hook), ()):
-            end = self._call(function, skb, state)
-            if end is not None:
-                return end
+            try:
+                verdict = function(skb, state)
+            except Unknown as unknown:
+                return End("unknown", unknown.reason, unknown.by)
+            if verdict is not ACCEPT:
+                return _ended(verdict)
         return None
 
     def _state(self, hook: Hook, indev: str, outdev: str) -> HookState:
-        self.kernel.events.append(HookEvent(hook.name, indev, outdev))
-        return HookState(hook, indev, outdev)
-
-    def _call(self, function: HookFunction, skb: Skb, state: HookState) -> End | None:
-        try:
-            verdict = function(skb, state)
-        except Unknown as unknown:
-            return End("unknown", unknown.reason, unknown.by)
-        if isinstance(verdict, Accept):
-            return None
-        if isinstance(verdict, Stolen):
-            return End("unknown", verdict.reason, verdict.by)
-        assert isinstance(verdict, Drop)
-        return End("drop", verdict.reason, verdict.by, replies=verdict.replies)
+        key = hook, indev, outdev
+        known = self._states.get(key)
+        if known is None:
+            known = self._states[key] = HookState(hook, indev, outdev), HookEvent(hook.name, indev, outdev)
+        self.kernel.events.append(known[1])
+        return known[0]
 
     # ------------------------------------------------------------------ routing
 
@@ -199,7 +212,7 @@ class Path:
             return self._deliver_multicast(skb)
         flow = self._flow(skb, iif=dev)
         found = kernel.fib.lookup(flow, self._pick_next_hop)
-        forwarding = self._forwarding4(dev)
+        forwarding = self._input4(dev).forwarding
         if found.error is None and found.type not in ("LOCAL", "BROADCAST", "ANYCAST") and not forwarding:
             self._tell_route("route", found, 4)
             return End("drop", f"forwarding is off on {dev} (net.ipv4.ip_forward)")
@@ -222,7 +235,7 @@ class Path:
         if skb.daddr == 0 and skb.saddr != 0:
             return "martian destination: 0.0.0.0"
         loopback = skb.daddr >> 24 == 127, skb.saddr >> 24 == 127
-        if any(loopback) and not self._either4(skb.indev, "route_localnet"):
+        if (loopback[0] or loopback[1]) and not self._input4(skb.indev).route_localnet:
             side = "destination" if loopback[0] else "source"
             return f"martian {side}: a loopback address on {skb.indev} (route_localnet is off)"
         return None
@@ -232,22 +245,28 @@ class Path:
         sysctls = self.kernel.sysctls
         return bool(sysctls.conf(4, "all", key) or sysctls.conf(4, dev, key))
 
-    def _forwarding4(self, dev: str) -> bool:
-        return bool(self.kernel.sysctls.conf(4, dev, "forwarding"))
+    def _input4(self, dev: str) -> _Input4:
+        """What the sysctls say of packets that come in by a device; asked once, since they never change."""
+        known = self._inputs.get(dev)
+        if known is None:
+            conf = self.kernel.sysctls.conf
+            known = self._inputs[dev] = _Input4(
+                bool(conf(4, dev, "forwarding")), max(conf(4, "all", "rp_filter"), conf(4, dev, "rp_filter")),
+                *(self._either4(dev, key) for key in ("accept_local", "send_redirects", "src_valid_mark", "route_localnet")),
+            )  # fmt: skip
+        return known
 
     def _invalid_source(self, skb: Skb, outdev: str) -> str | None:
         """fib_validate_source: would an answer to this source be sent, and by this device (rp_filter)?"""
         kernel, dev = self.kernel, skb.indev
-        sysctls = kernel.sysctls
-        strictness = max(sysctls.conf(4, "all", "rp_filter"), sysctls.conf(4, dev, "rp_filter"))
-        accept_local = self._either4(dev, "accept_local")
+        _, strictness, accept_local, send_redirects, src_valid_mark, _ = self._input4(dev)
         fib = kernel.fib
-        if not strictness and (dev != outdev or not self._either4(dev, "send_redirects")):
+        if not strictness and (dev != outdev or not send_redirects):
             if accept_local:
                 return None
             if not (fib.custom_local_routes or fib.custom_rules[4]):
                 return "martian source: this node's own address" if fib.owner(4, skb.saddr) is not None else None
-        mark = skb.mark if self._either4(dev, "src_valid_mark") else 0
+        mark = skb.mark if src_valid_mark else 0
         back = fib.lookup(Flow(4, skb.saddr, skb.daddr, outdev or "lo", "", mark, skb.tos))
         link = kernel.links.get(dev)
         no_address = link is None or not any(address.family == 4 for address in link.addresses)
@@ -321,10 +340,13 @@ class Path:
         if skb.family == 4 and group:
             return self._route_group(skb)
         oif = ""
-        if skb.family == 6 and skb.daddr >> 118 == 0xFE80 >> 6 and skb.saddr >> 118 == 0xFE80 >> 6:
-            oif = next((link.name for link in kernel.links.values() if any(a.local == skb.saddr for a in link.addresses)), "")
-            if not oif:
-                return Destination("UNREACHABLE", error="EINVAL")
+        if skb.family == 6 and skb.daddr >> 118 == 0xFE80 >> 6:  # rt6_need_strict: by the device that is meant, or not at all
+            oif = skb.scope if skb.dst is None else skb.dst.dev
+            if not oif and skb.saddr >> 118 == 0xFE80 >> 6:
+                owner = kernel.fib.owner(6, skb.saddr)
+                if owner is None:
+                    return Destination("UNREACHABLE", error="EINVAL")
+                oif = owner.name
         found = kernel.fib.lookup(self._flow(skb, iif="lo", oif=oif), self._pick_next_hop)
         if found.error is not None or skb.family == 6:
             return found
@@ -355,7 +377,20 @@ class Path:
         return one.dst != other.src
 
     def _tell_route(self, what: str, found: Destination, family: int) -> None:
-        self.kernel.events.append(RouteEvent(what, describe(found, family), found.dev))
+        known = self._routes.get(id(found))
+        if known is None or known[0] is not found or known[1].what != what:
+            if len(self._routes) > 65536:
+                self._routes.clear()
+            known = self._routes[id(found)] = found, RouteEvent(what, describe(found, family), found.dev)
+        self.kernel.events.append(known[1])
+
+
+def _ended(verdict: HookVerdict) -> End:
+    """Where a verdict other than ACCEPT ends the walk."""
+    if isinstance(verdict, Stolen):
+        return End("unknown", verdict.reason, verdict.by)
+    assert isinstance(verdict, Drop)
+    return End("drop", verdict.reason, verdict.by, replies=verdict.replies)
 
 
 def _malformed(skb: Skb) -> str | None:

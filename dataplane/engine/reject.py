@@ -77,7 +77,7 @@ def _error6(kernel: Kernel, skb: Skb, kind: int, code: int, info: int) -> Packet
         link_local = skb.saddr >> 118 == 0xFE80 >> 6
         flow = Flow(6, skb.saddr, oif=skb.indev if link_local else "")
         found = kernel.fib.lookup(flow)
-        if found.type == "ANYCAST":
+        if found.type == "ANYCAST" or (found.error is not None and link_local):
             return None  # no single node to tell (icmpv6_route_lookup)
         # icmp6_send: unless the route names a source, an address of the device the packet came in by says more.
         by_indev = skb.indev and found.prefsrc is None

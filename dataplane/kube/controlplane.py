@@ -8,7 +8,6 @@ Source: the service IP and node port allocators, the scheduler (simplified to ro
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from hashlib import sha256
 
 from dataplane.inet import Prefix, format_address, parse_prefix
@@ -30,7 +29,7 @@ def complete(cluster: Cluster, workloads: Sequence[Workload] = ()) -> Cluster:
     pods = _pods((*cluster.pods, *_from_workloads(workloads, nodes, notes)), nodes, notes)
     services = _services(cluster, dual, notes)
     slices = (*cluster.endpoint_slices, *_slices(services, cluster.endpoint_slices, pods, nodes, notes))
-    return replace(cluster, nodes=nodes, pods=pods, services=services, endpoint_slices=slices, notes=(*cluster.notes, *notes))
+    return cluster._replace(nodes=nodes, pods=pods, services=services, endpoint_slices=slices, notes=(*cluster.notes, *notes))
 
 
 def _number(text: str) -> int:
@@ -59,7 +58,7 @@ def _nodes(given: Sequence[Node], dual: bool, notes: list[str]) -> tuple[Node, .
                 cidrs.append(f"fd00:10:244:{index:x}::/64")
             taken.update(cidrs)
             notes.append(f"Node {node.name}: podCIDR {', '.join(cidrs)} chosen")
-            node = replace(node, pod_cidrs=tuple(cidrs))
+            node = node._replace(pod_cidrs=tuple(cidrs))
         made.append(node)
     return tuple(made)
 
@@ -73,8 +72,8 @@ def _from_workloads(workloads: Sequence[Workload], nodes: Sequence[Node], notes:
         token = f"{_number(f'{one.kind}/{one.namespace}/{one.name}') & 0xFFFFFFFF:08x}"
         for index, place in enumerate(places):
             suffix = f"{index}" if one.kind == "StatefulSet" else f"{token}-{index}"
-            yield replace(
-                one.template, name=f"{one.name}-{suffix}", node_name=one.template.node_name or place, owner=f"{one.kind}/{one.name}"
+            yield one.template._replace(
+                name=f"{one.name}-{suffix}", node_name=one.template.node_name or place, owner=f"{one.kind}/{one.name}"
             )
         notes.append(f"{one.kind} {one.namespace}/{one.name}: {len(places)} Pods made from its template")
 
@@ -85,14 +84,14 @@ def _pods(given: Sequence[Pod], nodes: Sequence[Node], notes: list[str]) -> tupl
     made, turn, placed = [], 0, 0
     for pod in given:
         if pod.node_name is None:
-            pod = replace(pod, node_name=nodes[turn % len(nodes)].name)
+            pod = pod._replace(node_name=nodes[turn % len(nodes)].name)
             turn += 1
         node = by_name.get(pod.node_name or "")
         if not pod.pod_ips and node is not None and pod.phase not in ("Failed", "Succeeded"):
             ips = tuple(_host_ips(node)) if pod.host_network else tuple(_free(node, used))
             used.update(ips)
             placed += 1
-            pod = replace(pod, pod_ips=ips)
+            pod = pod._replace(pod_ips=ips)
         made.append(pod)
     if placed:
         notes.append(f"{placed} Pods were given a node and an address from its podCIDR")
@@ -148,7 +147,7 @@ def _with_address(service: Service, cidrs: Mapping[str, Prefix], taken: set[str]
     if service.cluster_ip or service.cluster_ips:
         ips = service.cluster_ips or (service.cluster_ip,)
         families = service.ip_families or tuple("IPv6" if ":" in text else "IPv4" for text in ips)
-        return replace(service, cluster_ip=ips[0], cluster_ips=ips, ip_families=families)
+        return service._replace(cluster_ip=ips[0], cluster_ips=ips, ip_families=families)
     policy = service.ip_family_policy or "SingleStack"
     families = service.ip_families or (next(iter(cidrs), "IPv4"),)
     if policy in ("PreferDualStack", "RequireDualStack") and len(families) == 1:
@@ -157,7 +156,7 @@ def _with_address(service: Service, cidrs: Mapping[str, Prefix], taken: set[str]
     if not ips:
         return service
     notes.append(f"Service {service.namespace}/{service.name}: clusterIP {', '.join(ips)} allocated")
-    return replace(service, cluster_ip=ips[0], cluster_ips=ips, ip_families=families)
+    return service._replace(cluster_ip=ips[0], cluster_ips=ips, ip_families=families)
 
 
 def _pick_address(service: Service, cidr: Prefix, taken: set[str]) -> str:
@@ -179,13 +178,13 @@ def _with_node_ports(service: Service, taken: set[int], notes: list[str]) -> Ser
             if not port.node_port:
                 number = _pick_port(f"{service.namespace}/{service.name}/{port.name}/{port.protocol}/{port.port}", taken)
                 notes.append(f"Service {service.namespace}/{service.name} port {port.name or port.port}: nodePort {number} allocated")
-                port = replace(port, node_port=number)
+                port = port._replace(node_port=number)
             ports.append(port)
-        service = replace(service, ports=tuple(ports))
+        service = service._replace(ports=tuple(ports))
     if service.type == "LoadBalancer" and service.external_traffic_policy == "Local" and not service.health_check_node_port:
         number = _pick_port(f"{service.namespace}/{service.name}/healthCheck", taken)
         notes.append(f"Service {service.namespace}/{service.name}: healthCheckNodePort {number} allocated")
-        service = replace(service, health_check_node_port=number)
+        service = service._replace(health_check_node_port=number)
     if service.type == "LoadBalancer" and not service.ingress:
         notes.append(f"Service {service.namespace}/{service.name}: no load balancer address (pending): only its nodePorts and clusterIP work")
     return service

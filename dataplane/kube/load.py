@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, BinaryIO
 
 from dataplane.errors import InputError, Problem, SpecError
@@ -38,7 +37,7 @@ def load(paths: Sequence[str], *, recursive: bool = False, config: str | None = 
     found = _cluster(given, only_configuration=True).proxy_configuration
     if found is None:
         raise SpecError(Problem("expected a KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1)", config))
-    return replace(cluster, proxy_configuration=found)
+    return cluster._replace(proxy_configuration=found)
 
 
 def load_objects(objects: Iterable[Mapping[str, Any]]) -> Cluster:
@@ -172,5 +171,5 @@ def _defaulted(service: Service) -> Service:
         changes["internal_traffic_policy"] = "Cluster"
     if service.load_balancer_ip and service.type == "LoadBalancer" and not service.ingress:
         changes["ingress"] = (LoadBalancerIngress(service.load_balancer_ip),)
-    return replace(service, **changes) if changes else service
+    return service._replace(**changes) if changes else service
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from dataplane.errors import InputError, ParseError, Problem
 
@@ -19,8 +18,7 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 _MAX_NODES = 5_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """One object as plain data. ``line`` is where it begins; ``index`` and ``text`` allow to find a field's line."""
 
     file: str

@@ -8,21 +8,21 @@ Source: Kubernetes API v1 and discovery.k8s.io/v1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 Protocol = str  # "TCP", "UDP" or "SCTP" once validated
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where an object was read: file as the user named it, and the line (from 1) at which the object begins."""
 
     file: str
     line: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePort:
+class ServicePort(NamedTuple):
     port: int
     name: str = ""
     protocol: Protocol = "TCP"
@@ -30,8 +30,7 @@ class ServicePort:
     node_port: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LoadBalancerIngress:
+class LoadBalancerIngress(NamedTuple):
     """One entry of status.loadBalancer.ingress."""
 
     ip: str = ""
@@ -39,12 +38,11 @@ class LoadBalancerIngress:
     ip_mode: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(NamedTuple):
     namespace: str
     name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = _NONE
+    annotations: Mapping[str, str] = _NONE
     type: str = "ClusterIP"
     cluster_ip: str = ""
     cluster_ips: tuple[str, ...] = ()
@@ -69,8 +67,7 @@ class Service:
     origin: Origin | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointPort:
+class EndpointPort(NamedTuple):
     """A port of an EndpointSlice; all fields may be missing in objects that no API server has defaulted."""
 
     name: str | None = ""
@@ -79,8 +76,7 @@ class EndpointPort:
     app_protocol: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One endpoint of an EndpointSlice; conditions are None where the object leaves them out."""
 
     addresses: tuple[str, ...]
@@ -94,36 +90,32 @@ class Endpoint:
     hint_nodes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointSlice:
+class EndpointSlice(NamedTuple):
     namespace: str
     name: str
     address_type: str
     ports: tuple[EndpointPort, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = _NONE
+    annotations: Mapping[str, str] = _NONE
     origin: Origin | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeAddress:
+class NodeAddress(NamedTuple):
     type: str  # InternalIP, ExternalIP, Hostname, InternalDNS, ExternalDNS
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = _NONE
+    annotations: Mapping[str, str] = _NONE
     pod_cidrs: tuple[str, ...] = ()
     addresses: tuple[NodeAddress, ...] = ()
     origin: Origin | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerPort:
+class ContainerPort(NamedTuple):
     container_port: int
     name: str = ""
     protocol: Protocol = "TCP"
@@ -131,14 +123,13 @@ class ContainerPort:
     host_ip: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
+class Pod(NamedTuple):
     """A Pod, as given or as a workload would create it; ``owner`` names the workload (``Deployment/web``)."""
 
     namespace: str
     name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = _NONE
+    annotations: Mapping[str, str] = _NONE
     node_name: str | None = None
     host_network: bool = False
     hostname: str | None = None
@@ -153,22 +144,19 @@ class Pod:
     origin: Origin | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceCIDR:
+class ServiceCIDR(NamedTuple):
     name: str
     cidrs: tuple[str, ...] = ()
     origin: Origin | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Namespace:
+class Namespace(NamedTuple):
     name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = _NONE
     origin: Origin | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KubeProxyConfiguration:
+class KubeProxyConfiguration(NamedTuple):
     """The fields of kubeproxy.config.k8s.io/v1alpha1 that change what is programmed, with kube-proxy's defaults.
 
     Durations are seconds. ``nodeport_addresses`` and ``cluster_cidr`` are as written (the latter may hold two, with a comma).
@@ -203,14 +191,13 @@ class KubeProxyConfiguration:
     nftables_masquerade_bit: int = 14
     nftables_sync_period: float = 30.0
     nftables_min_sync_period: float = 1.0
-    feature_gates: Mapping[str, bool] = field(default_factory=dict)
+    feature_gates: Mapping[str, bool] = _NONE
     nfacct: bool = True
     random_fully: bool = True
     origin: Origin | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
+class Cluster(NamedTuple):
     """All objects that one question is asked about, in the order in which they were read.
 
     ``notes`` say, a sentence each, what was filled in, passed over or looks odd.
@@ -223,5 +210,5 @@ class Cluster:
     namespaces: tuple[Namespace, ...] = ()
     service_cidrs: tuple[ServiceCIDR, ...] = ()
     proxy_configuration: KubeProxyConfiguration | None = None
-    ignored: Mapping[str, int] = field(default_factory=dict)  # kind -> how many were passed over
+    ignored: Mapping[str, int] = _NONE  # kind -> how many were passed over
     notes: tuple[str, ...] = ()

@@ -6,7 +6,8 @@ compile never reads the machine; the node's links are input. Source: cmd/kube-pr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from dataplane.errors import UnsupportedError
 from dataplane.kube.objects import Cluster, KubeProxyConfiguration, Node
@@ -23,8 +24,7 @@ from dataplane.rules.nodestate import NodeState
 from dataplane.text.iptables import apply_restore
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(NamedTuple):
     """``restore`` is the restore input of each family; ``notes`` are sentences for the user."""
 
     state: NodeState

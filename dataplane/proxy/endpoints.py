@@ -6,10 +6,11 @@ Source: pkg/proxy/endpointslicecache.go, endpoint.go of Kubernetes 1.36.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from dataplane.inet import format_endpoint
+from dataplane.kube.objects import Endpoint as SliceEndpoint
 from dataplane.kube.objects import EndpointSlice
 from dataplane.proxy.addresses import sloppy_address
 
@@ -32,7 +33,8 @@ class Endpoint(NamedTuple):
 
 
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_CANONICAL4: Final = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}")
+_ADDRESS4: Final = rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}"
+_CANONICAL4: Final = re.compile(rf"{_ADDRESS4}(?: {_ADDRESS4})*")
 
 PortKey = tuple[str, str, str, str]  # namespace, service, port name, protocol (lower case)
 
@@ -40,7 +42,7 @@ PortKey = tuple[str, str, str, str]  # namespace, service, port name, protocol (
 def endpoints_map(slices: Iterable[EndpointSlice], family: int, node_name: str) -> dict[PortKey, tuple[Endpoint, ...]]:
     """Endpoints of each service port, sorted by their text byte by byte."""
     merged: dict[PortKey, dict[str, Endpoint]] = {}
-    wanted, is_canonical4 = f"IPv{family}", _CANONICAL4.fullmatch
+    wanted, make = f"IPv{family}", Endpoint._make
     for one in slices:
         service = one.labels.get(SERVICE_NAME_LABEL, "")
         if one.address_type != wanted or not service or HEADLESS_LABEL in one.labels:
@@ -51,26 +53,26 @@ def endpoints_map(slices: Iterable[EndpointSlice], family: int, node_name: str) 
             key = (one.namespace, service, port.name, (port.protocol or "TCP").lower())
             into = merged.setdefault(key, {})
             number = port.port
-            for endpoint in one.endpoints:
-                ip = endpoint.addresses[0] if endpoint.addresses else ""
-                if is_canonical4(ip):
-                    text = f"{ip}:{number}"
-                elif (known := _texts(ip, number)) is not None:
-                    text, ip = known
-                else:
-                    continue
-                made = Endpoint(
-                    text, ip, number, endpoint.node_name == node_name and node_name != "", endpoint.ready is not False,
-                    endpoint.serving is not False, endpoint.terminating is True, endpoint.hint_zones, endpoint.hint_nodes,
-                )  # fmt: skip
-                if not made.terminating or text not in into:
-                    into[text] = made
-    return {key: tuple(map(into.__getitem__, sorted(into))) for key, into in merged.items()}
+            for endpoint, (text, ip) in zip(one.endpoints, _texts(one.endpoints, number), strict=True):
+                if text and (endpoint.terminating is not True or text not in into):
+                    into[text] = make((
+                        text, ip, number, endpoint.node_name == node_name != "", endpoint.ready is not False, endpoint.serving is not False,
+                        endpoint.terminating is True, endpoint.hint_zones, endpoint.hint_nodes,
+                    ))  # fmt: skip
+    return {key: tuple([into[text] for text in sorted(into)]) for key, into in merged.items()}
 
 
-def _texts(address: str, port: int) -> tuple[str, str] | None:
+def _texts(endpoints: Sequence[SliceEndpoint], port: int) -> list[tuple[str, str]]:
+    """``ip:port`` and ``ip`` of each endpoint, empty where its address is none."""
+    addresses = [one.addresses[0] if one.addresses else "" for one in endpoints]
+    if _CANONICAL4.fullmatch(" ".join(addresses)):
+        return [(f"{ip}:{port}", ip) for ip in addresses]
+    return [_text(ip, port) for ip in addresses]
+
+
+def _text(address: str, port: int) -> tuple[str, str]:
     found = sloppy_address(address)
     if found is None:
-        return None
+        return "", ""
     text = format_endpoint(*found, port)
     return text, text[: -len(f":{port}")].strip("[]")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple
 
 from dataplane.proxy.addresses import sloppy_address, sloppy_cidr
 from dataplane.proxy.endpoints import Endpoint
@@ -41,8 +42,7 @@ CANARY = "KUBE-PROXY-CANARY"
 CANARY_TABLES = ("filter", "mangle", "nat")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What one family's proxier was started with. ``mark`` is its text; ``nodeport_ips`` None means every local address."""
 
     family: int
@@ -133,7 +133,7 @@ def _service_port(out: Buffers, port: ServicePort, ends: Categorized, settings: 
         _external_chain(out, port, settings, f"KUBE-EXT-{suffix}", cluster, policy_chain if has_external else None)
     if uses_firewall:
         _firewall_chain(out, port, settings, suffix)
-    chains = endpoint_chains(name, protocol, {one.text for some in (ends.reachable, ends.cluster, ends.local) for one in some})
+    chains = endpoint_chains(name, protocol, [one.text for one in ends.reachable] + [one.text for one in ends.local])
     if ends.cluster and port.uses_cluster_endpoints:
         _balance(out, cluster, port, ends.cluster, chains, large=large)
     if ends.local and port.uses_local_endpoints:
@@ -259,17 +259,20 @@ def _chance(left: int) -> str:
 
 def _endpoint_chains(out: Buffers, port: ServicePort, endpoints: Sequence[Endpoint], chains: Mapping[str, str], *, large: bool) -> None:
     """KUBE-SEP: hairpin traffic is masqueraded, the client remembered, the destination rewritten."""
-    nat_chains, rules = out.nat_chains, out.nat_rules
     comment = "" if large else f" -m comment --comment {port.name}"
-    protocol = port.protocol
-    for one in endpoints:
-        chain = chains[one.text]
-        recent = "" if port.affinity is None else f" -m recent --name {chain} --set"
-        nat_chains.append(f":{chain} - [0:0]")
-        rules.append(
-            f"-A {chain}{comment} -s {one.ip} -j KUBE-MARK-MASQ\n"
-            f"-A {chain}{comment}{recent} -m {protocol} -p {protocol} -j DNAT --to-destination {one.text}"
-        )
+    matched = f"-m {port.protocol} -p {port.protocol}"
+    named = [(chains[one.text], one.ip, one.text) for one in endpoints]
+    out.nat_chains += [f":{chain} - [0:0]" for chain, _, _ in named]
+    if port.affinity is None:
+        out.nat_rules += [
+            f"-A {chain}{comment} -s {ip} -j KUBE-MARK-MASQ\n-A {chain}{comment} {matched} -j DNAT --to-destination {end}" for chain, ip, end in named
+        ]
+    else:
+        out.nat_rules += [
+            f"-A {chain}{comment} -s {ip} -j KUBE-MARK-MASQ\n"
+            f"-A {chain}{comment} -m recent --name {chain} --set {matched} -j DNAT --to-destination {end}"
+            for chain, ip, end in named
+        ]
 
 
 def _nodeport_tail(out: Buffers, settings: Settings) -> None:

@@ -29,9 +29,9 @@ def service_hash(port_name: str, protocol: str) -> str:
 
 def endpoint_chains(port_name: str, protocol: str, endpoints: Iterable[str]) -> dict[str, str]:
     """The KUBE-SEP- chain of each endpoint (``ip:port``) of a service port."""
-    common, pairs, made = f"{port_name}{protocol}", _PAIRS, {}
+    common, pairs, number, made = f"{port_name}{protocol}", _PAIRS, int.from_bytes, {}
     for endpoint in endpoints:
-        bits = int.from_bytes(sha256(f"{common}{endpoint}".encode()).digest()[:10], "big")
+        bits = number(sha256(f"{common}{endpoint}".encode()).digest()[:10], "big")
         made[endpoint] = (
             f"KUBE-SEP-{pairs[bits >> 70]}{pairs[bits >> 60 & 1023]}{pairs[bits >> 50 & 1023]}{pairs[bits >> 40 & 1023]}"
             f"{pairs[bits >> 30 & 1023]}{pairs[bits >> 20 & 1023]}{pairs[bits >> 10 & 1023]}{pairs[bits & 1023]}"

@@ -6,7 +6,7 @@ Source: pkg/proxy/util/nodeport_addresses.go, localdetector.go, cmd/kube-proxy/a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dataplane.inet import Prefix, format_address
 from dataplane.kube.objects import KubeProxyConfiguration, Node
@@ -30,8 +30,7 @@ def node_addresses(node: Node, configuration: KubeProxyConfiguration) -> dict[in
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class NodePortAddresses:
+class NodePortAddresses(NamedTuple):
     """The CIDRs of one family; ``everywhere`` when every address of the node takes NodePorts."""
 
     family: int
@@ -69,8 +68,7 @@ def nodeport_addresses(configuration: KubeProxyConfiguration, family: int, node_
     return NodePortAddresses(family, tuple(considered), False)
 
 
-@dataclass(frozen=True, slots=True)
-class LocalDetector:
+class LocalDetector(NamedTuple):
     """Arguments that match traffic from this cluster's pods, and the rest."""
 
     if_local: str

@@ -6,7 +6,7 @@ Source: pkg/proxy/serviceport.go, servicechangetracker.go of Kubernetes 1.36.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dataplane.kube.objects import Service
 from dataplane.proxy.addresses import canonical, sloppy_address, sloppy_cidr
@@ -14,8 +14,7 @@ from dataplane.proxy.addresses import canonical, sloppy_address, sloppy_cidr
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePort:
+class ServicePort(NamedTuple):
     """``name`` is ``NAMESPACE/SERVICE[:PORT]``, ``protocol`` lower case; addresses are canonical text of one family.
 
     ``affinity`` is the ClientIP timeout in seconds or None; ``sources`` the loadBalancerSourceRanges that filter.
@@ -69,8 +68,7 @@ def service_ports(services: Iterable[Service], family: int, *, external_ips_allo
     return [found[key] for key in sorted(found)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Common:
+class _Common(NamedTuple):
     external_ips: tuple[str, ...]
     vips: tuple[str, ...]
     sources: tuple[str, ...]

@@ -6,15 +6,14 @@ Source: pkg/proxy/topology.go (CategorizeEndpoints) of Kubernetes 1.36; KEP-1669
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dataplane.proxy.endpoints import Endpoint
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
 
-@dataclass(frozen=True, slots=True)
-class Categorized:
+class Categorized(NamedTuple):
     """``cluster`` and ``local``: for the policies Cluster and Local; ``reachable``: all that some rule may choose.
 
     ``has_any``: the service has usable endpoints somewhere, reachable from here or not (DROP instead of REJECT).
@@ -36,7 +35,8 @@ def categorize_endpoints(
     mode = ""
     if uses_cluster:
         mode = _mode(endpoints, node_name, zone, node_hints=node_hints)
-        cluster = tuple(one for one in endpoints if one.ready and _available(one, mode, node_name, zone))
+        ready = [one for one in endpoints if one.ready]
+        cluster = tuple([one for one in ready if _available(one, mode, node_name, zone)] if mode else ready)
         if not cluster:
             cluster = tuple(one for one in endpoints if one.serving and one.terminating)
     if not uses_local:

@@ -46,8 +46,13 @@ class NatRange(NamedTuple):
     port_base: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class ByteRate(NamedTuple):
+    """A rate of hashlimit in bytes a second (or a burst in bytes), as far as the kernel's 32 bits can say it."""
+
+    bytes: int
+
+
+class Option(NamedTuple):
     """One option of a match or target: ``--dport 80`` is ``Option("dport", (80, 80))``."""
 
     name: str
@@ -55,8 +60,7 @@ class Option:
     negated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """``-m NAME …``; ``verbatim`` is not None exactly when the match has no row in the option table."""
 
     name: str
@@ -71,8 +75,7 @@ class Match:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """``-j NAME …`` where NAME is an extension or a standard verdict (ACCEPT, DROP, RETURN, QUEUE)."""
 
     name: str
@@ -87,8 +90,7 @@ class Target:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Jump:
+class Jump(NamedTuple):
     """``-j CHAIN`` or ``-g CHAIN`` to a chain of the same table."""
 
     chain: str
@@ -151,6 +153,6 @@ class Xtables:
 
 
 __all__ = [
-    "BUILTIN_CHAINS", "Chain", "Counters", "Jump", "Match", "NatRange", "Negatable", "Option", "Prefix", "Rule", "Table",
+    "BUILTIN_CHAINS", "ByteRate", "Chain", "Counters", "Jump", "Match", "NatRange", "Negatable", "Option", "Prefix", "Rule", "Table",
     "Target", "Xtables",
 ]  # fmt: skip

@@ -59,7 +59,8 @@ def table_number(text: str) -> int:
 
 def table_name(table: int, rest: Rest) -> str:
     """A table as ``ip`` prints it."""
-    return _as_read("table", table_number, table, rest) or _TABLE_NAMES.get(table, str(table))
+    read = _as_read("table", table_number, table, rest)
+    return read if read is not None else _TABLE_NAMES.get(table, str(table))
 
 
 def read_tos(item: Item) -> int:

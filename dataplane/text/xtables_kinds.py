@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dataplane.inet import FULL_MASK, PROTOCOL_NUMBERS, Prefix, format_address, mask_of, parse_address, parse_prefix
+from dataplane.inet import FULL_MASK, PROTOCOL_NUMBERS, Prefix, format_address, parse_address, parse_prefix
 from dataplane.rules.iptables import NatRange
 
 
@@ -26,6 +26,7 @@ class Kind:
     show: Callable[[Any, int], str]
 
 
+_NUMBER: Final = re.compile(r"\s*\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 _SAFE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -38,22 +39,22 @@ def quoted(text: str) -> str:
 
 def number(text: str, low: int = 0, high: int = 0xFFFFFFFF) -> int:
     """An unsigned integer in C's notations (decimal, 0x, 0). Raises ValueError."""
-    try:
-        value = int(text, 8) if re.fullmatch(r"0[0-7]+", text) else int(text, 0)
-    except ValueError:
-        raise ValueError(f"expected a number, got {text!r}") from None
+    found = _NUMBER.fullmatch(text)
+    if not found:
+        raise ValueError(f"expected a number, got {text!r}")
+    value = int(found[1], 8 if found[1].startswith("0") and found[1][1:].isdigit() else 0)
     if not low <= value <= high:
         raise ValueError(f"expected a number from {low} to {high}, got {text!r}")
     return value
 
 
 def port(text: str) -> int:
-    """A port by number or by service name."""
-    if text.isdigit():
-        return number_decimal(text, 65535)
+    """A port by number (C's notations) or by service name."""
+    if text[:1].isdigit():
+        return number(text, 0, 65535)
     try:
         return socket.getservbyname(text)
-    except OSError:
+    except (OSError, UnicodeError):
         raise ValueError(f"expected a port, got {text!r}") from None
 
 
@@ -68,7 +69,7 @@ def number_decimal(text: str, high: int) -> int:
 def protocol(text: str) -> int:
     """A protocol by number or name, any case; 0 for "all"."""
     low = text.lower()
-    if low == "all":
+    if low in ("all", "ip", "hopopt"):
         return 0
     if low in PROTOCOL_NUMBERS:
         return PROTOCOL_NUMBERS[low]
@@ -82,12 +83,19 @@ def protocol(text: str) -> int:
 
 
 def _port_range(text: str) -> tuple[int, int]:
-    low, colon, high = text.partition(":")
-    first = port(low) if low else 0
-    last = (port(high) if high else 65535) if colon else first
+    first, last = port_pair(text)
     if first > last:
         raise ValueError(f"invalid port range {text!r} (min > max)")
     return first, last
+
+
+def port_pair(text: str) -> tuple[int, int]:
+    """Two ports in any order; a missing one is the least or the greatest."""
+    low, colon, high = text.partition(":")
+    if not low and not colon:
+        raise ValueError("expected a port, got ''")
+    first = port(low) if low else 0
+    return first, (port(high) if high else 65535) if colon else first
 
 
 def _show_range(value: tuple[int, int]) -> str:
@@ -95,7 +103,10 @@ def _show_range(value: tuple[int, int]) -> str:
 
 
 def _ports(text: str) -> tuple[tuple[int, int], ...]:
-    found = tuple(_port_range(part) for part in text.split(","))
+    parts = text.split(",")
+    if any(part.startswith(":") or part.endswith(":") for part in parts):
+        raise ValueError(f"expected a port on both sides of the colon in {text!r}")
+    found = tuple(_port_range(part) for part in parts)
     if sum(2 if low != high else 1 for low, high in found) > 15:
         raise ValueError("too many ports specified (at most 15)")
     return found
@@ -111,22 +122,40 @@ def _show_bits(value: tuple[int, int]) -> str:
 
 
 def address(text: str, family: int) -> Prefix:
-    """An address with an optional mask, host bits cut off; an IPv4 address may be short of nothing (no host names)."""
+    """An address with an optional mask, host bits cut off. A short IPv4 address ends in zeros; host names are not resolved."""
+    host, slash, mask = text.lstrip().partition("/")
+    if family == 4:
+        host = _dotted(host)
+        if slash and not re.fullmatch(r"[0-9]+(\.[0-9]+){3}", mask):
+            mask = str(number(mask, 0, 32))
     try:
-        return parse_prefix(text, family)
+        return parse_prefix(host + slash + mask, family)
     except ValueError:
-        host, slash, mask = text.partition("/")
-        if family == 4 and slash and re.fullmatch(r"[0-9.]+", host) and host.count(".") < 3:
-            full = host + ".0" * (3 - host.count("."))
-            return parse_prefix(f"{full}/{mask}", family)
-        raise ValueError(f"host/network {text!r} not found") from None
+        if re.fullmatch(r"[0-9.]+|.*:.*", host):
+            raise ValueError(f"host/network {text!r} not found") from None
+        raise ValueError(f"host/network {text!r} not found: names are not resolved, give an address") from None
+
+
+def _dotted(host: str) -> str:
+    """Every part in C's notations, missing ones 0; localhost is what it always is (RFC 6761)."""
+    if host == "localhost":
+        return "127.0.0.1"
+    parts = host.split(".")
+    try:
+        if len(parts) == 1 and host.lower().startswith("0x"):
+            return format_address(4, number(host))
+        numbers = [number(part, 0, 255) for part in parts]
+    except ValueError:
+        return host
+    return ".".join(map(str, numbers + [0] * (4 - len(numbers))))
 
 
 def _host(text: str, family: int) -> Prefix:
     """An address with a mask whose host bits stay (the kernel compares under the mask only)."""
     prefix = address(text, family)
     try:
-        return prefix._replace(address=parse_address(text.partition("/")[0], family)[1])
+        host = text.partition("/")[0]
+        return prefix._replace(address=parse_address(_dotted(host) if family == 4 else host, family)[1])
     except ValueError:
         return prefix
 
@@ -145,9 +174,9 @@ def _ip_range(text: str, family: int) -> tuple[int, int]:
         raise ValueError(f"expected an address range A-B, got {text!r}") from None
 
 
-def _names(order: Sequence[str]) -> Callable[[Sequence[str], int], tuple[str, ...]]:
+def _names(order: Sequence[str], *, upper: bool) -> Callable[[Sequence[str], int], tuple[str, ...]]:
     def parse(words: Sequence[str], family: int) -> tuple[str, ...]:  # noqa: ARG001
-        given = {word.upper() for word in words[0].split(",")}
+        given = {word.upper() if upper else word for word in words[0].split(",")}
         bad = given - set(order)
         if bad:
             raise ValueError(f"expected some of {','.join(order)}, got {words[0]!r}")
@@ -156,18 +185,19 @@ def _names(order: Sequence[str]) -> Callable[[Sequence[str], int], tuple[str, ..
     return parse
 
 
-def names(order: Sequence[str]) -> Kind:
-    """A comma list out of known names, kept in the order in which save prints them."""
-    return Kind("names", 1, _names(order), lambda value, family: ",".join(value))
+def names(order: Sequence[str], *, upper: bool = True) -> Kind:
+    """A comma list out of known names, kept in the order in which save prints them; ``upper``: in any case."""
+    return Kind("names", 1, _names(order, upper=upper), lambda value, family: ",".join(value))
 
 
-def one_of(table: Mapping[str, str]) -> Kind:
-    """One word out of a table of accepted spellings and what save prints for each."""
+def one_of(table: Mapping[str, str], *, any_case: bool = False) -> Kind:
+    """One word out of a table of accepted spellings (in lower case where case is all one) and what save prints for each."""
 
     def parse(words: Sequence[str], family: int) -> str:  # noqa: ARG001
-        if words[0] not in table:
+        word = words[0].lower() if any_case else words[0]
+        if word not in table:
             raise ValueError(f"expected one of {', '.join(sorted(set(table.values())))}, got {words[0]!r}")
-        return table[words[0]]
+        return table[word]
 
     return Kind("word", 1, parse, lambda value, family: str(value))
 
@@ -191,68 +221,49 @@ def _show_tcp_flags(value: int) -> str:
     return ",".join(name for bit, name in enumerate(_TCP_FLAGS) if value >> bit & 1) or "NONE"
 
 
-RATES: Final = (("day", 86400), ("hour", 3600), ("min", 60), ("sec", 1))
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_PORT_SPAN: Final = re.compile(r"([0-9]+)(?:-([0-9]+)(?:/([0-9]+))?)?")
 
 
-def rate(scale: int) -> Kind:
-    """``5/min`` as the kernel keeps it: the cost of one packet in 1/``scale`` seconds."""
-
-    def parse(words: Sequence[str], family: int) -> int:  # noqa: ARG001
-        found = re.fullmatch(r"([0-9]+)(?:/([a-z]+))?", words[0], re.I)
-        unit = (found.group(2) or "second").lower() if found else ""
-        known = any(name.startswith(unit) for name in ("second", "minute", "hour", "day")) and unit
-        if not found or not known or not int(found.group(1)):
-            raise ValueError(f"bad rate {words[0]!r}")
-        cost = scale * _UNITS[unit[0]] // int(found.group(1))
-        if not cost:
-            raise ValueError(f"rate too fast {words[0]!r}")
-        return cost
-
-    def show(value: int, family: int) -> str:  # noqa: ARG001
-        chosen = 0
-        for index in range(1, len(RATES)):
-            unit = RATES[index][1] * scale
-            if value > unit or unit // value < unit % value:
-                break
-            chosen = index
-        return f"{RATES[chosen][1] * scale // value}/{RATES[chosen][0]}"
-
-    return Kind("rate", 1, parse, show)
-
-
-_NAT4: Final = re.compile(r"(?P<low>[0-9.]*)(?:-(?P<high>[0-9.]+))?(?::(?P<ports>[0-9]+(?:-[0-9]+)?(?:/[0-9]+)?))?")
-_NAT6: Final = re.compile(
-    r"(?:\[(?P<low>[^\]-]+)(?:-(?P<high>[^\]]+))?\]|(?P<low2>[0-9a-fA-F:.]+)(?:-(?P<high2>[0-9a-fA-F:.]+))?)?"
-    r"(?:(?<=\]):(?P<ports>[0-9]+(?:-[0-9]+)?(?:/[0-9]+)?)|(?<![\s\S]):(?P<ports2>[0-9]+(?:-[0-9]+)?(?:/[0-9]+)?))?"
-)
-
-
-def _nat_ports(text: str | None) -> tuple[int | None, int | None, int | None]:
-    if not text:
-        return None, None, None
-    span, slash, base = text.partition("/")
-    low, dash, high = span.partition("-")
+def _nat_ports(text: str) -> tuple[int, int, int | None]:
+    """``PORT[-PORT[/BASE]]`` or the name of a service."""
+    found = _PORT_SPAN.fullmatch(text)
+    if not found:
+        return port(text), port(text), None
+    low, high, base = found.groups()
     first = number_decimal(low, 65535)
-    last = number_decimal(high, 65535) if dash else first
+    last = number_decimal(high, 65535) if high else first
     if last < first:
         raise ValueError(f"port range {text!r} is backwards")
-    return first, last, number_decimal(base, 65535) if slash else None
+    return first, last, number_decimal(base, 65535) if base else None
+
+
+def _split_endpoint(text: str, family: int) -> tuple[str, str | None]:
+    """Addresses and ports; in IPv6 an address before ports stands in brackets."""
+    if family == 4:
+        addresses, colon, ports = text.partition(":")
+        return addresses, ports if colon else None
+    if text.startswith("["):
+        addresses, bracket, rest = text[1:].partition("]")
+        if not bracket:
+            raise ValueError(f"a bracket is not closed in {text!r}")
+        if rest.startswith("-"):
+            raise ValueError(f"a range of addresses stands in one pair of brackets, got {text!r}")
+        return addresses, rest[1:] if rest.startswith(":") else None
+    return ("", text[1:]) if text.startswith(":") and text.count(":") == 1 else (text, None)
 
 
 def _nat_range(words: Sequence[str], family: int) -> NatRange:
     text = words[0]
-    found = (_NAT4 if family == 4 else _NAT6).fullmatch(text)
-    if not found or not text:
+    addresses, ports = _split_endpoint(text, family)
+    if not addresses and ports is None:
         raise ValueError(f"expected ADDRESS[-ADDRESS][:PORT[-PORT]], got {text!r}")
-    parts = found.groupdict()
-    low, high = parts["low"] or parts.get("low2"), parts["high"] or parts.get("high2")
+    low, dash, high = addresses.partition("-")
     try:
-        first = parse_address(low, family)[1] if low else None
-        last = parse_address(high, family)[1] if high else first
+        first = parse_address(low, family)[1] if addresses else None
+        last = parse_address(high, family)[1] if dash else first
     except ValueError:
         raise ValueError(f"bad IP address in {text!r}") from None
-    return NatRange(first, last, *_nat_ports(parts["ports"] or parts.get("ports2")))
+    return NatRange(first, last, *(_nat_ports(ports) if ports is not None else ()))
 
 
 def _show_nat_range(value: NatRange, family: int) -> str:
@@ -272,10 +283,7 @@ def _show_nat_range(value: NatRange, family: int) -> str:
 
 
 def _port_span(words: Sequence[str], family: int) -> NatRange:  # noqa: ARG001
-    if not re.fullmatch(r"[0-9]+(-[0-9]+)?", words[0]):
-        name = port(words[0])
-        return NatRange(port_low=name, port_high=name)
-    low, high, _ = _nat_ports(words[0])
+    low, high, _ = _nat_ports(words[0].partition("/")[0])
     return NatRange(port_low=low, port_high=high)
 
 
@@ -288,16 +296,30 @@ def numbered(low: int = 0, high: int = 0xFFFFFFFF, style: str = "{}") -> Kind:
     return Kind("number", 1, lambda words, family: number(words[0], low, high), lambda value, family: style.format(value))
 
 
-def _span(high: int, separator: str) -> Kind:
+def _span(high: int, *, ordered: bool = False) -> Kind:
     def parse(words: Sequence[str], family: int) -> tuple[int, int]:  # noqa: ARG001
-        low, found, last = words[0].partition(separator)
-        first = number(low, 0, high) if low else 0
-        return first, (number(last, 0, high) if last else high) if found else first
+        low, found, last = words[0].partition(":")
+        first = number(low, 0, high) if low or not found else 0
+        pair = first, (number(last, 0, high) if last else high) if found else first
+        if ordered and pair[0] > pair[1]:
+            raise ValueError(f"invalid range {words[0]!r} (min > max)")
+        return pair
 
-    def show(value: tuple[int, int], family: int) -> str:  # noqa: ARG001
-        return f"{value[0]}" if value[0] == value[1] else f"{value[0]}{separator}{value[1]}"
+    return Kind("span", 1, parse, lambda value, family: _show_range(value))
 
-    return Kind("span", 1, parse, show)
+
+def _users(words: Sequence[str], family: int) -> tuple[int, int]:  # noqa: ARG001
+    """Numbers; of the names only root's, which is 0 everywhere."""
+    if words[0] == "root":
+        return 0, 0
+    low, dash, high = words[0].partition("-")
+    try:
+        pair = number(low, 0, 0xFFFFFFFE), number(high if dash else low, 0, 0xFFFFFFFE)
+    except ValueError:
+        raise ValueError(f"expected a number or a range A-B, got {words[0]!r} (names of users and groups are not resolved)") from None
+    if pair[0] > pair[1]:
+        raise ValueError(f"invalid range {words[0]!r} (min > max)")
+    return pair
 
 
 def _probability(words: Sequence[str], family: int) -> int:  # noqa: ARG001
@@ -324,6 +346,8 @@ def _match_set(words: Sequence[str], family: int) -> tuple[str, tuple[str, ...]]
     directions = tuple(words[1].split(","))
     if not set(directions) <= {"src", "dst"}:
         raise ValueError(f"expected src or dst, separated by commas, got {words[1]!r}")
+    if len(directions) > 6:
+        raise ValueError("at most 6 of src and dst are allowed")
     return words[0], directions
 
 
@@ -332,13 +356,63 @@ def _netmap(words: Sequence[str], family: int) -> Prefix:
 
 
 def _mask(words: Sequence[str], family: int) -> int:
+    """A mask is an address; a plain number is IPv4's address of that number."""
     text = words[0]
-    if text.isdigit():
-        return mask_of(family, number_decimal(text, 32 if family == 4 else 128))
+    if family == 4 and text.isdigit():
+        return number(text)
     try:
         return parse_address(text, family)[1]
     except ValueError:
         raise ValueError(f"expected a netmask, got {text!r}") from None
+
+
+def text(longest: int, shortest: int = 0, *, cut: bool = False) -> Kind:
+    """A string in quotes where it needs them; too long a one is refused, or ``cut`` as the tool does."""
+
+    def parse(words: Sequence[str], family: int) -> str:  # noqa: ARG001
+        size = len(words[0].encode("utf-8", "surrogateescape"))
+        if size < shortest or (size > longest and not cut):
+            raise ValueError(f"expected {shortest} to {longest} bytes, got {size}")
+        return words[0].encode("utf-8", "surrogateescape")[:longest].decode("utf-8", "ignore") if size > longest else words[0]
+
+    return Kind("string", 1, parse, lambda value, family: quoted(value))
+
+
+def bare(longest: int) -> Kind:
+    """A word that the tool cuts and never quotes."""
+    return Kind("word", 1, lambda words, family: words[0][:longest], lambda value, family: str(value))
+
+
+def numbered_port() -> Kind:
+    """One port by its decimal number or its service."""
+    return Kind("number", 1, _one_port, lambda value, family: str(value))
+
+
+def _one_port(words: Sequence[str], family: int) -> int:  # noqa: ARG001
+    if not re.fullmatch("[0-9]+|[^0-9].*", words[0]):
+        raise ValueError(f"expected a port, got {words[0]!r}")
+    return number_decimal(words[0], 65535) if words[0].isdigit() else port(words[0])
+
+
+_TOS_NAMES: Final = {
+    "minimize-delay": 0x10, "maximize-throughput": 0x08, "maximize-reliability": 0x04, "minimize-cost": 0x02, "normal-service": 0,
+}  # fmt: skip
+_DSCP_CLASSES: Final = {
+    "be": 0, "ef": 0x2E, **{f"cs{n}": n << 3 for n in range(8)}, **{f"af{c}{d}": c << 3 | d << 1 for c in range(1, 5) for d in range(1, 4)},
+}
+
+
+def _tos(words: Sequence[str], family: int) -> tuple[int, int]:  # noqa: ARG001
+    if words[0].lower() in _TOS_NAMES:
+        return _TOS_NAMES[words[0].lower()], 0x3F
+    value, slash, mask = words[0].partition("/")
+    return number(value, 0, 255), number(mask, 0, 255) if slash else 255
+
+
+def _dscp_class(words: Sequence[str], family: int) -> int:  # noqa: ARG001
+    if words[0].lower() not in _DSCP_CLASSES:
+        raise ValueError(f"expected a DSCP class (CS0 to CS7, AF11 to AF43, BE, EF), got {words[0]!r}")
+    return _DSCP_CLASSES[words[0].lower()]
 
 
 FLAG: Final = Kind("flag", 0, lambda words, family: None, lambda value, family: "")
@@ -352,7 +426,7 @@ HEX: Final = numbered(style="0x{:x}")
 NUMBER: Final = numbered()
 HOST: Final = Kind(
     "address", 1, lambda words, family: _host(words[0], family),
-    lambda value, family: format_address(family, value.address) + ("" if value.mask == FULL_MASK[family] else f"/{value.length}"),
+    lambda value, family: format_address(family, value.address) + ("" if value.mask == FULL_MASK[family] or value.length is None else f"/{value.length}"),
 )  # fmt: skip
 IP: Final = Kind("ip", 1, lambda words, family: parse_address(words[0], family)[1], lambda value, family: format_address(family, value))
 IPRANGE: Final = Kind(
@@ -365,8 +439,14 @@ TCPFLAGS: Final = Kind(
 )  # fmt: skip
 NATRANGE: Final = Kind("endpoint", 1, _nat_range, _show_nat_range)
 PORTSPAN: Final = Kind("endpoint", 1, _port_span, _show_port_span)
-LENGTH: Final = _span(65535, ":")
-UIDS: Final = _span(0xFFFFFFFE, "-")
+PAIR: Final = _span(0xFFFFFFFF)
+LENGTH: Final = _span(65535)
+ORDERED: Final = _span(65535, ordered=True)
+PORTPAIR: Final = Kind("port", 1, lambda words, family: port_pair(words[0]), lambda value, family: _show_range(value))
+UIDS: Final = Kind("span", 1, _users, lambda value, family: f"{value[0]}" if value[0] == value[1] else f"{value[0]}-{value[1]}")
+NUMBER64: Final = numbered(0, (1 << 64) - 1)
+TOS: Final = Kind("bits", 1, _tos, lambda value, family: f"0x{value[0]:02x}/0x{value[1]:02x}")
+DSCP_CLASS: Final = Kind("number", 1, _dscp_class, lambda value, family: f"0x{value:02x}")
 PROBABILITY: Final = Kind("probability", 1, _probability, lambda value, family: f"{value / 0x80000000:.11f}")
 MAC: Final = Kind("mac", 1, _mac, _show_mac)
 SETREF: Final = Kind("set", 2, _match_set, lambda value, family: f"{value[0]} {','.join(value[1])}")

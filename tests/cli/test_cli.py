@@ -79,7 +79,7 @@ MISTAKES = [
     (["trace", "--snapshot", "/nonexistent", PACKET], 1, "/nonexistent"),
     (["trace", "-f", "/nonexistent.yaml", PACKET], 1, "No such file"),
     (["trace", "-f", EXTERNAL], 2, "say which packet"),
-    (["compile", "-f", EXTERNAL, "--node", "node-a", "--mode", "ipvs"], 1, "not built yet"),
+    (["compile", "-f", EXTERNAL, "--node", "node-a", "--mode", "nftables"], 1, "not built yet"),
     (["compile", "-f", EXTERNAL, "--node", "node-a", "--families", "ipv5"], 2, "--families"),
 ]
 

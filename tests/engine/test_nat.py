@@ -7,13 +7,13 @@ from dataplane.packet import ACK, SYN, Packet
 from tests.engine.lab import address, node, packet
 
 SERVICE = """*nat
+-N SVC
 -A PREROUTING -d 10.96.0.20/32 -p tcp --dport 80 -j SVC
 -A OUTPUT -d 10.96.0.20/32 -p tcp --dport 80 -j SVC
 -A POSTROUTING -s 10.244.1.5/32 -d 10.244.1.5/32 -j MASQUERADE
 -A POSTROUTING -s 192.168.0.0/24 -d 10.244.0.0/16 -j MASQUERADE
--N SVC
--A SVC -m statistic --mode random --probability 0.25 -j DNAT --to-destination 10.244.1.5:8080
--A SVC -j DNAT --to-destination 10.244.1.6:8080
+-A SVC -p tcp -m statistic --mode random --probability 0.25 -j DNAT --to-destination 10.244.1.5:8080
+-A SVC -p tcp -j DNAT --to-destination 10.244.1.6:8080
 COMMIT
 """
 

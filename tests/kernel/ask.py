@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from tests.kernel.lines import read_packets
-from tests.kernel.node import standing
-from tests.kernel.referee import Referee
-from tests.kernel.world import RefereeError
+from dataplane.adapters.lab.lines import read_packets
+from dataplane.adapters.lab.node import standing
+from dataplane.adapters.lab.referee import Referee
+from dataplane.errors import LabError
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
             for line in referee.send(read_packets(text), "fresh" if options.fresh else "sequence"):
                 print(json.dumps({"id": line["id"], "outcomes": line["outcomes"]}))
             referee.close()
-    except (RefereeError, ValueError, OSError) as error:
+    except (LabError, ValueError, OSError) as error:
         print(f"ask: {error}", file=sys.stderr)
         return 1
     return 0

@@ -18,8 +18,8 @@ from dataplane.engine.conntrack_tcp import STATES as TCP_STATES
 from dataplane.inet import ICMP
 from dataplane.packet import Packet, TcpOptions
 from tests.engine.one_flow import Scene, Sent, said
-from tests.kernel.netlink import NETLINK_NETFILTER, attribute, attributes_of, nested, request
-from tests.kernel.world import Netns, run, write_sysctl
+from dataplane.adapters.lab.netlink import NETLINK_NETFILTER, attribute, attributes_of, nested, request
+from dataplane.adapters.lab.netns import Netns, run, write_sysctl
 
 CLASSES: Final = ("-", "INVALID", "NEW", "ESTABLISHED", "RELATED", "UNTRACKED")
 CLIENT, SERVER = 0x0A000001, 0x0A000101  # 10.0.0.1, 10.0.1.1

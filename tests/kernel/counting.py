@@ -23,7 +23,7 @@ from dataplane.packet import Packet
 from dataplane.text.ipset import parse_save as parse_sets
 from dataplane.text.iptables import parse_rule, parse_save
 from tests.engine.lab import node
-from tests.kernel.world import Netns, write_sysctl
+from dataplane.adapters.lab.netns import Netns, write_sysctl
 
 MAC: Final = "02:00:00:00:00:01"
 Place = tuple[int, str, str, int]  # family, table, chain, number

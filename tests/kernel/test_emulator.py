@@ -12,20 +12,18 @@ from typing import Final
 
 import pytest
 
-from tests.kernel import corpus, emulator
-from tests.kernel.aim import packets_for
-from tests.kernel.duel import judge, kernel_lines
-from tests.kernel.plausible import completed
-from tests.kernel.referee import Mode
-from tests.kernel.snapshot import Snapshot
-from tests.kernel.world import RefereeError
+from tests.kernel import corpus
+from dataplane.verify.aim import packets_for
+from dataplane.verify.run import ask_kernel, verify
+from dataplane.verify.plausible import completed
+from dataplane.adapters.lab.referee import Mode
+from dataplane.adapters.lab.snapshot import Snapshot
+from dataplane.errors import LabError
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
 _COUNT: Final = int(os.environ.get("DATAPLANE_REFEREE_PACKETS", "400"))
 _SHOWN: Final = 5
-#: Dumps that the real tool does not load even when what publishing did to them is undone.
-_BROKEN: Final = frozenset({"openwrt-aa.v4.save"})
 #: The shape of kube-proxy's rules: dispatch, a random choice, NAT both ways, a mark, a refusal.
 _SMALL: Final = """*filter
 :SERVICES - [0:0]
@@ -63,15 +61,6 @@ def test_small(mode: Mode) -> None:
     _agree(completed(Snapshot(iptables=_SMALL)), mode)
 
 
-def test_the_command_says_what_the_engine_says() -> None:
-    snapshot = completed(Snapshot(iptables=_SMALL))
-    packets = packets_for(snapshot, _COUNT, 2, replies=False)
-    kernel = kernel_lines(snapshot, packets, "fresh")
-    _need_emulator()
-    result = judge(packets, emulator.ask(snapshot, packets), kernel)
-    assert not result.differences, "\n".join(result.differences[:_SHOWN])
-
-
 @pytest.mark.parametrize("directory", _cases(corpus.rulesets(), corpus.RULESETS))
 def test_ruleset(directory: Path) -> None:
     _agree(corpus.snapshot_of(directory))
@@ -93,9 +82,9 @@ _OPEN: Final = {"synology.v6.save": "IPv6 link-local: destinations without a sco
 @pytest.mark.parametrize("dump", _cases(corpus.dumps(), corpus.SHARED))
 def test_dump(dump: Path) -> None:
     snapshot = corpus.snapshot_of(dump)
-    if dump.name in _BROKEN:
-        with pytest.raises(RefereeError):
-            kernel_lines(snapshot, [])
+    if dump.name in corpus.BROKEN:
+        with pytest.raises(LabError):
+            ask_kernel(snapshot, [])
         return
     _agree_or_open(dump.name, snapshot)
 
@@ -114,14 +103,7 @@ def _agree_or_open(name: str, snapshot: Snapshot) -> None:
 
 
 def _agree(snapshot: Snapshot, mode: Mode = "sequence", seed: int = 1) -> None:
-    packets = packets_for(snapshot, _COUNT, seed)
-    kernel = kernel_lines(snapshot, packets, mode)
-    assert sum(bool(line["outcomes"]) for line in kernel) > _COUNT / 2
-    _need_emulator()
-    result = judge(packets, emulator.follow(snapshot, packets, kernel, mode), kernel)
-    assert not result.differences, f"{len(result.differences)} of {_COUNT}\n" + "\n".join(result.differences[:_SHOWN])
-
-
-def _need_emulator() -> None:
-    if not emulator.exists():
-        pytest.skip("the kernel has answered; there is no emulator yet to compare with")
+    result = verify(snapshot, packets_for(snapshot, _COUNT, seed), mode=mode)
+    assert result.verdicts["unsent"] < _COUNT / 2
+    texts = [f"{one.kind}: {one.text}" for one in result.disagreements]
+    assert not texts, f"{len(texts)} of {_COUNT}\n" + "\n".join(texts[:_SHOWN])

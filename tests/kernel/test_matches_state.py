@@ -16,7 +16,7 @@ import scapy.all as scapy
 
 from tests.engine import test_ipset, test_matches_connection
 from tests.kernel.counting import agree, readable, sctp, standing, table, tcp, udp, v4, v6
-from tests.kernel.world import RefereeError
+from dataplane.errors import LabError
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
@@ -76,7 +76,7 @@ def test_untracked_packets_and_templates() -> None:
             try:
                 with standing(raw + table(rules)) as one:
                     agree(one.receive(v4()), rules, f"{first}, then {second}")
-            except RefereeError as refused:
+            except LabError as refused:
                 assert "ftp" in f"{first}{second}", refused  # a helper that this kernel does not have
 
 

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import pytest
 
-from tests.kernel import plausible
-from tests.kernel.duel import kernel_lines
-from tests.kernel.lines import Outcome, Packet
-from tests.kernel.node import standing
-from tests.kernel.referee import Mode, Referee
-from tests.kernel.snapshot import Snapshot
+from dataplane.verify import plausible
+from tests.kernel.rig import kernel_lines
+from dataplane.adapters.lab.lines import Outcome, Packet
+from dataplane.adapters.lab.node import standing
+from dataplane.adapters.lab.referee import Mode, Referee
+from dataplane.adapters.lab.snapshot import Snapshot
 
 pytestmark = pytest.mark.usefixtures("kernel")
 

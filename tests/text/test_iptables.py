@@ -60,7 +60,8 @@ WRONG = [
     ("-A NOWHERE -j ACCEPT", 2, "no chain 'NOWHERE'"),
     ("-A FORWARD --bogus", 2, "unknown option"),
     ("-A FORWARD -p", 2, "-p needs"),
-    (":A - [0:0]\n:B - [0:0]\n-A A -j B\n-A B -j A", None, "loop"),
+    (":A - [0:0]\n:B - [0:0]\n-A A -j B\n-A B -j A\n-A INPUT -j B", None, "loop: B -> A -> B"),
+    (":A - [0:0]\n-A A -j B\n:B - [0:0]", 3, "no chain/target/match by the name 'B'"),
     ("nonsense", 2, "expected a chain, a rule or COMMIT"),
 ]
 

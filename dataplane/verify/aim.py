@@ -14,8 +14,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from random import Random
 from typing import Final
 
-from tests.kernel.lines import PROTOCOLS, Packet
-from tests.kernel.snapshot import Json, Snapshot
+from dataplane.adapters.lab.lines import PROTOCOLS, Packet
+from dataplane.adapters.lab.snapshot import Json, Snapshot
 
 Network = IPv4Network | IPv6Network
 
@@ -79,7 +79,7 @@ def packets_for(snapshot: Snapshot, count: int, seed: int, *, replies: bool = Tr
         pool = random.choices(pools, weights)[0]
         opening = _opening(pool, random, len(found) + 1)
         found.append(opening)
-        if replies and random.random() < _SEQUENCE_SHARE and not _is_group(opening.dst or "", pool):
+        if replies and random.random() < _SEQUENCE_SHARE and not any(_is_group(end or "", pool) for end in (opening.src, opening.dst)):
             found += _exchange(opening, random)
     return found[:count]
 
@@ -110,8 +110,12 @@ def _packet(rule: _Rule, indev: str | None, pool: _Pools, random: Random, number
     if not rule.dst and indev is not None and _is_loopback(dst) and random.random() < 0.9:
         dst = _target(pool, random)  # from outside nearly always a martian
     src = _within(rule.src, random) if rule.src else _source(pool, indev, dst, random)
+    if indev is None and _is_group(dst, pool):  # the copy that the node sends to itself is not followed
+        dst = random.choice(pool.own)
     if (src in pool.own) != (indev is None) and random.random() < 0.9:
         src = _source(pool, indev, dst, random)  # nearly always refused
+    if indev is None and src not in pool.own and ip_address(src).is_link_local:
+        src = random.choice(pool.own)  # which device is meant cannot be said
     flags = _flags(rule, random) if proto == "tcp" else None
     ttl = 64 if random.random() < 0.95 else random.choice((1, 2, 255))
     if proto == "icmp":

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from tests.kernel.lines import Outcome
+from dataplane.adapters.lab.lines import Outcome
+from dataplane.render.json import outcome
+from dataplane.trace import Trace
 
 _ADDRESSES: Final = ("src", "dst")
-_HEADERS: Final = ("src", "dst", "proto", "sport", "dport", "ttl", "mark")
+_HEADERS: Final = ("src", "dst", "proto", "sport", "dport", "ttl", "mark", "tos", "length")
 _ANSWER: Final = ("src", "dst", "proto", "type", "code", "flags")
+
+
+def agrees(trace: Trace, kernel: Outcome) -> bool:
+    """Whether the kernel's outcome is the one of a walk (a walk that is unknown claims nothing)."""
+    if trace.verdict != kernel["verdict"]:
+        return trace.verdict == "unknown"
+    return compare([said(trace)], kernel) is None
+
+
+def said(trace: Trace) -> Outcome:
+    """The outcome of a walk in the lab's form."""
+    record = outcome(trace, None)
+    if record["packet"] is not None:
+        packet = trace.packet
+        record["packet"] |= {"tos": packet.tos, "length": packet.length, "valid": True}
+    return cast(Outcome, record)  # the same JSON, and what it does not tell
 
 
 def compare(emulator: Sequence[Outcome], kernel: Outcome | None) -> str | None:
@@ -33,15 +52,21 @@ def compare(emulator: Sequence[Outcome], kernel: Outcome | None) -> str | None:
     return f"{'; '.join(differences[nearest])}\n  emulator{among}: {tell(emulator[nearest])}\n  kernel: {tell(kernel)}"
 
 
-def tell(outcome: Outcome) -> str:
+def kind_of(difference: str) -> str:
+    """The word by which differences are counted: verdict, oif, reply, or the header field's name."""
+    word = re.match(r"\w+", difference)
+    return word[0] if word else "other"
+
+
+def tell(one: Outcome) -> str:
     """An outcome in one line."""
-    parts: list[str] = [outcome["verdict"]]
-    if outcome["oif"]:
-        parts.append(f"by {outcome['oif']}")
-    packet, reply, rule = outcome["packet"], outcome["reply"], outcome["by"]
+    parts: list[str] = [one["verdict"]]
+    if one["oif"]:
+        parts.append(f"by {one['oif']}")
+    packet, reply, rule = one["packet"], one["reply"], one["by"]
     if packet:
         ends = f"{packet['src']} {packet['sport']} > {packet['dst']} {packet['dport']}"
-        parts.append(f"{packet['proto']} {ends} ttl {packet['ttl']} mark {packet['mark']:#x}")
+        parts.append(f"{packet['proto']} {ends} ttl {packet['ttl']} mark {packet['mark']:#x} tos {packet['tos']:#x} length {packet['length']}")
     if reply:
         parts.append("reply " + " ".join(f"{key} {reply[key]}" for key in _ANSWER if key in reply))
     if rule:
@@ -57,6 +82,8 @@ def _differences(emulator: Outcome, kernel: Outcome) -> list[str]:
     if emulator["oif"] != kernel["oif"]:
         found.append(f"oif: the emulator says {emulator['oif']}, the kernel {kernel['oif']}")
     found += _fields("", emulator["packet"], kernel["packet"], _HEADERS)
+    if kernel["packet"] is not None and not kernel["packet"]["valid"]:
+        found.append("checksum: the kernel's packet has a wrong one")
     found += _fields("reply ", emulator["reply"], kernel["reply"], _ANSWER)
     return found
 

@@ -6,15 +6,13 @@ any, so that packets to and from these addresses meet the rules; otherwise 10.20
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from tests.kernel.snapshot import Json, Snapshot
+from dataplane.adapters.lab.snapshot import Json, Snapshot
 
 Network = IPv4Network | IPv6Network
 
@@ -32,6 +30,11 @@ _MOST_LINKS: Final = 24
 _OPTION: Final = re.compile(r'(! )?(-i|-o|--in-interface|--out-interface|-s|-d|--source|--destination) ("[^"]*"|\S+)')
 _UPLINKS: Final = ("eth0", "ens3", "ppp0", "wan", "eth1")
 _SHORTEST, _LONGEST = {4: 16, 6: 32}, {4: 30, 6: 126}
+
+
+def with_network(snapshot: Snapshot) -> Snapshot:
+    """The snapshot as it is where it tells its interfaces, else with a network of its own."""
+    return snapshot if snapshot.links is not None else completed(snapshot)
 
 
 def completed(snapshot: Snapshot) -> Snapshot:
@@ -53,34 +56,11 @@ def completed(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, links=links, routes4=routes[4], routes6=routes[6], sysctls={**FORWARDING, **snapshot.sysctls})
 
 
-def of_golden(case: Path, mode: str = "iptables") -> Snapshot:
-    """A golden's rules on a plain node: eth0 as it had, cni0 with the pod CIDRs' first address, routes to the others'."""
-    links = json.loads((case / "network/ip-addr.json").read_text())
-    own, others = _pod_ranges((case / "manifest.yaml").read_text(), json.loads((case / "case.json").read_text())["node"])
-    bridge = [address(str(net[1]), net) for net in own]
-    routes: list[Json] = [connected(net, "cni0", str(net[1])) for net in own]
-    for entry in links[1]["addr_info"]:
-        net = ip_network(f"{entry['local']}/{entry['prefixlen']}", strict=False)
-        routes.append(connected(net, "eth0", entry["local"]))
-    firsts = {net.version: net for route in reversed(routes[len(own) :]) for net in (ip_network(route["dst"]),)}
-    routes += [default_route(net, "eth0", "") for net in firsts.values()]
-    routes += [{"dst": str(net), "gateway": via, "dev": "eth0", "metric": 1024} for net, via in others if net.version in firsts]
-    bridge = [entry for entry in bridge if (6 if entry["family"] == "inet6" else 4) in firsts]
-    links.append(link(len(links) + 1, "cni0", bridge))
-    files = ("iptables-save.txt", "ip6tables-save.txt", "ipset-save.txt")
-    iptables, ip6tables, ipset = (path.read_text() if path.exists() else "" for path in (case / mode / name for name in files))
-    return Snapshot(
-        links=links, sysctls={**FORWARDING, "net.ipv4.conf.all.route_localnet": "1"},
-        routes4=[route for route in routes if ":" not in route.get("dst", "") + route.get("gateway", "")],
-        routes6=[route for route in routes if ":" in route.get("dst", "") + route.get("gateway", "")],
-        iptables=iptables, ip6tables=ip6tables, ipset=ipset,
-    )  # fmt: skip
-
-
 # ---------------------------------------------------------------------- JSON as ip prints it
 
 
 def link(index: int, name: str, entries: list[Json]) -> Json:
+    """An interface that is up, with its addresses."""
     mac = f"02:00:00:00:01:{index:02x}"
     flags = ["BROADCAST", "MULTICAST", "UP", "LOWER_UP"]
     base = {"ifindex": index, "ifname": name, "flags": flags, "mtu": 1500, "link_type": "ether", "address": mac}
@@ -88,6 +68,7 @@ def link(index: int, name: str, entries: list[Json]) -> Json:
 
 
 def address(local: str, net: Network) -> Json:
+    """An address of an interface."""
     family = "inet6" if net.version == 6 else "inet"
     entry: Json = {"family": family, "local": local, "prefixlen": net.prefixlen, "scope": "global"}
     if net.version == 4 and net.prefixlen < 31:
@@ -190,20 +171,3 @@ def _host_of(net: Network, own: list[str]) -> str:
         except ValueError:
             continue
     return str(net[1])
-
-
-def _pod_ranges(manifest: str, node: str) -> tuple[list[Network], list[tuple[Network, str]]]:
-    """Of the Nodes in a manifest: this one's pod CIDRs, and the others' with the node address to reach them by."""
-    import yaml  # only goldens need it
-
-    own: list[Network] = []
-    others: list[tuple[Network, str]] = []
-    nodes: list[Any] = [entry for entry in yaml.safe_load_all(manifest) if entry and entry["kind"] == "Node"]  # Any: YAML
-    for entry in nodes:
-        ranges = [ip_network(text) for text in entry["spec"].get("podCIDRs", ())]
-        if entry["metadata"]["name"] == node:
-            own = ranges
-            continue
-        addresses = [ip_address(a["address"]) for a in entry["status"]["addresses"] if a["type"] == "InternalIP"]
-        others += [(net, str(a)) for net in ranges for a in addresses[:2] if a.version == net.version]
-    return own, others

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.kernel import connections
-from tests.kernel.lines import Packet
-from tests.kernel.node import Node, load_rules, unload_rules
-from tests.kernel.snapshot import Snapshot
+from dataplane.adapters.lab import connections
+from dataplane.adapters.lab.lines import Packet
+from dataplane.adapters.lab.node import Node, load_rules, unload_rules
+from dataplane.adapters.lab.snapshot import Snapshot
 
 _BATCH: Final = 512
 _REMEMBERS: Final = re.compile(

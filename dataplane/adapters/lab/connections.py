@@ -12,9 +12,10 @@ import socket
 import struct
 from typing import Final, NamedTuple
 
-from tests.kernel.dialogue import TAGS
-from tests.kernel.netlink import NETLINK_NETFILTER, attribute, nested, request
-from tests.kernel.world import Netns, RefereeError
+from dataplane.adapters.lab.dialogue import TAGS
+from dataplane.adapters.lab.netlink import NETLINK_NETFILTER, attribute, nested, request
+from dataplane.adapters.lab.netns import Netns
+from dataplane.errors import LabError
 
 _NEW, _DELETE = 0x100, 0x102
 _CREATE_EXCLUSIVE: Final = 0x600
@@ -60,7 +61,7 @@ def flush(netns: Netns) -> None:
 
 
 def load(netns: Netns, text: str) -> None:
-    """Every connection that the text lists. RefereeError with the line that cannot be read or made."""
+    """Every connection that the text lists. LabError with the line that cannot be read or made."""
     with netns.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as netlink:
         for line in text.splitlines():
             if "src=" in line:
@@ -78,7 +79,7 @@ def _parsed(line: str) -> _Connection:
         original, reply = (_side(dict(part)) for part in (pairs[:second], pairs[second:]))
         last = dict(pairs)
     except (IndexError, ValueError, KeyError) as error:
-        raise RefereeError(f"not a line of conntrack -L -o extended: {line!r}") from error
+        raise LabError(f"not a line of conntrack -L -o extended: {line!r}") from error
     flags = frozenset(re.findall(r"\[(\w+)\]", line))
     state = head[1] if len(head) > 1 else ""
     mark, zone = (int(last.get(key, "0")) for key in ("mark", "zone"))

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from tests.kernel import wire
-from tests.kernel.dialogue import Script, Sent
-from tests.kernel.fresh import batches_of, forget
-from tests.kernel.lines import Line, Outcome, Packet, Seen, outcome
-from tests.kernel.node import Node
-from tests.kernel.observer import INPUT, OUTPUT, POSTROUTING, PREROUTING, Event
-from tests.kernel.wire import Header
-from tests.kernel.world import RefereeError
+from dataplane.adapters.lab import wire
+from dataplane.adapters.lab.dialogue import Script, Sent
+from dataplane.adapters.lab.fresh import batches_of, forget
+from dataplane.adapters.lab.lines import Line, Outcome, Packet, Seen, outcome
+from dataplane.adapters.lab.node import Node
+from dataplane.adapters.lab.observer import INPUT, OUTPUT, POSTROUTING, PREROUTING, Event
+from dataplane.adapters.lab.wire import Header
+from dataplane.errors import LabError
 
 Mode = Literal["sequence", "fresh"]
 
@@ -42,6 +42,7 @@ class _Watched:
     sent: Sent
     tag: int
     at: float
+    until: float = 0.0
     last: Event | None = None  # where it was delivered or left, if it was
     answers: list[Event] = field(default_factory=list)
     outcome: Outcome | None = None
@@ -61,8 +62,13 @@ class Referee:
         self._started = time.monotonic()
 
     def close(self) -> None:
+        """Closes the sockets."""
         for one in (self._wire, self._lo, *self._raw.values()):
             one.close()
+
+    def clock(self) -> float:
+        """Seconds since this referee began, the clock of ``at`` and ``until``."""
+        return time.monotonic() - self._started
 
     def send(self, packets: Iterable[Packet], mode: Mode = "sequence") -> list[Line]:
         """What the kernel did with each packet.
@@ -85,7 +91,7 @@ class Referee:
         watched = self._watched.get(packet.id)
         if watched is None or watched.outcome is None:
             return {"id": packet.id, "outcomes": []}
-        return {"id": packet.id, "outcomes": [watched.outcome], "at": watched.at}
+        return {"id": packet.id, "outcomes": [watched.outcome], "at": watched.at, "until": watched.until}
 
     # ------------------------------------------------------------------ sending
 
@@ -96,13 +102,20 @@ class Referee:
             if chunk and (waits or len(chunk) >= _CHUNK):
                 self._watch(chunk)
                 chunk = {}
+            if packet.wait:
+                time.sleep(packet.wait)
             sent = self._derived(packet)
             if sent is None:
                 self._watched.pop(packet.id, None)
                 continue
-            watched = self._watched[packet.id] = _Watched(sent, self._next_tag(), time.monotonic() - self._started)
-            chunk[watched.tag] = watched
-            self._put(sent, watched.tag)
+            tag = self._tag_of(packet)
+            data = wire.build(sent.src, sent.dst, sent.segment, ttl=sent.ttl, tag=tag, tos=sent.tos)
+            if packet.fragment:
+                data = wire.fragments(data, packet.fragment)[packet.again]
+            watched = self._watched[packet.id] = _Watched(sent, tag, self.clock())
+            chunk[tag] = watched
+            self._put(sent, data)
+            watched.until = self.clock()
         if chunk:
             self._watch(chunk)
 
@@ -118,8 +131,13 @@ class Referee:
         self._tag = self._tag % wire.MAX_TAG + 1
         return self._tag
 
-    def _put(self, sent: Sent, tag: int) -> None:
-        data = wire.build(sent.src, sent.dst, sent.segment, ttl=sent.ttl, tag=tag)
+    def _tag_of(self, packet: Packet) -> int:
+        """Fragments of one packet have one identification."""
+        if packet.fragment and packet.again and packet.reply_to is not None:
+            return self._watched[packet.reply_to].tag
+        return self._next_tag()
+
+    def _put(self, sent: Sent, data: bytes) -> None:
         if sent.indev is None:
             self._send_from_node(sent, data)
         else:
@@ -127,7 +145,7 @@ class Referee:
 
     def _send_from_outside(self, indev: str, sent: Sent, data: bytes) -> None:
         if indev not in self._node.macs:
-            raise RefereeError(f'no interface "{indev}" on this node: it has {", ".join(self._node.macs)}')
+            raise LabError(f'no interface "{indev}" on this node: it has {", ".join(self._node.macs)}')
         mac = _group_mac(sent, self._node.broadcasts.get(indev, ())) or self._node.macs[indev]
         ethertype = b"\x86\xdd" if sent.family == 6 else b"\x08\x00"
         frame = mac + (bytes(6) if indev == "lo" else OUTSIDE_MAC) + ethertype + data
@@ -137,7 +155,7 @@ class Referee:
             else:
                 self._wire.sendto(frame, (f"p{self._index(indev)}", 0))
         except OSError as error:
-            raise RefereeError(f"packet by {indev}: {error}") from error
+            raise LabError(f"packet by {indev}: {error}") from error
 
     def _index(self, name: str) -> int:
         return next(index for index, known in self._node.links.items() if known == name)
@@ -168,7 +186,8 @@ class Referee:
 
     def _scope_of(self, sent: Sent) -> int:
         """The interface of a link-local address: the one that has the source."""
-        if not sent.dst.lower().startswith(("fe80:", "ff02:")):
+        target = wire.packed(sent.dst)
+        if target[:1] != b"\xff" and (target[0] != 0xFE or target[1] & 0xC0 != 0x80):
             return 0
         for link in self._node.snapshot.links or []:
             if any(entry["local"] == sent.src for entry in link.get("addr_info", ())):
@@ -191,8 +210,9 @@ class Referee:
         resets: dict[tuple[Any, ...], _Watched] = {}
         for event in self._node.observer.events(number):
             owner = chunk.get(event.header.tag)
-            if event.header.error is not None:
-                if owner is not None and not _is_redirect(event.header):
+            if event.header.error is not None and event.header.about in chunk:
+                owner = chunk[event.header.about]
+                if not _is_redirect(event.header):
                     _note_answer(owner, event)
             elif owner is not None:
                 _note(owner, event)
@@ -239,7 +259,7 @@ def _seen(event: Event) -> Seen:
     header = event.header
     return {
         "src": header.src, "dst": header.dst, "proto": header.proto, "sport": header.sport, "dport": header.dport,
-        "ttl": header.ttl, "mark": event.mark,
+        "ttl": header.ttl, "mark": event.mark, "tos": header.tos, "length": header.length, "valid": wire.valid(event.data),
     }  # fmt: skip
 
 

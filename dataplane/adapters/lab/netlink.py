@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 
-from tests.kernel.world import RefereeError
+from dataplane.errors import LabError
 
 NETLINK_NETFILTER = 12
 REQUEST_ACK = 5
@@ -16,11 +16,13 @@ _HEADER = 16
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
+    """One attribute, padded."""
     length = 4 + len(payload)
     return struct.pack("=HH", length, kind) + payload + bytes(-length % 4)
 
 
 def nested(kind: int, *attributes: bytes) -> bytes:
+    """An attribute that holds attributes."""
     return attribute(kind | _NESTED, b"".join(attributes))
 
 
@@ -49,12 +51,12 @@ def messages_of(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def request(netlink: socket.socket, kind: int, body: bytes, what: str, flags: int = 0) -> None:
-    """Send one message and wait until the kernel has taken it; what else it says is left out. RefereeError if it refuses."""
+    """Send one message and wait until the kernel has taken it; what else it says is left out. LabError if it refuses."""
     netlink.send(struct.pack("=IHHII", _HEADER + len(body), kind, REQUEST_ACK | flags, 0, 0) + body)
     while True:
         for answer, payload in messages_of(netlink.recv(65536)):
             if answer == _ERROR:
                 error = -struct.unpack_from("=i", payload)[0]
                 if error:
-                    raise RefereeError(f"{what}: {os.strerror(error)}")
+                    raise LabError(f"{what}: {os.strerror(error)}")
                 return

@@ -15,13 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from dataplane.errors import LabError
+
 _CLONE_NEWNET: Final = 0x40000000
 _COMMAND_SECONDS: Final = 120
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class RefereeError(Exception):
-    """The kernel could not be asked; says what was tried and, where there are any, the tool's own words."""
 
 
 class Netns:
@@ -57,7 +55,7 @@ class Netns:
             os.close(home)
 
     def run(self, *command: str, text: str = "") -> str:
-        """What a command prints that is run inside. RefereeError with its own words if it fails."""
+        """What a command prints that is run inside. LabError with its own words if it fails."""
         with self.inside():
             return run(*command, text=text)
 
@@ -67,6 +65,7 @@ class Netns:
             return socket.socket(family, kind, protocol)
 
     def close(self) -> None:
+        """Gives the namespace back to the kernel."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -79,13 +78,13 @@ class Netns:
 
 
 def run(*command: str, text: str = "") -> str:
-    """What a command prints. RefereeError with its own words if it fails, is missing or takes too long."""
+    """What a command prints. LabError with its own words if it fails, is missing or takes too long."""
     try:
         done = subprocess.run(command, input=text, text=True, capture_output=True, timeout=_COMMAND_SECONDS, check=False)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
-        raise RefereeError(f"{' '.join(command)}: {error}") from error
+        raise LabError(f"{' '.join(command)}: {error}") from error
     if done.returncode:
-        raise RefereeError(f"{' '.join(command)} (status {done.returncode}): {(done.stderr or done.stdout).strip()}")
+        raise LabError(f"{' '.join(command)} (status {done.returncode}): {(done.stderr or done.stdout).strip()}")
     return done.stdout
 
 
@@ -110,4 +109,4 @@ def _this_netns() -> int:
 def _check(result: int, what: str) -> None:
     if result:
         number = ctypes.get_errno()
-        raise RefereeError(f"{what}: {os.strerror(number)}")
+        raise LabError(f"{what}: {os.strerror(number)}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -45,31 +46,36 @@ class Snapshot:
 
 def read(directory: Path) -> Snapshot:
     """The snapshot in a directory. FileNotFoundError if there is no such directory."""
-    names = {path.name for path in directory.iterdir()}
+    known = {*_JSON.values(), *_TEXT.values(), "sysctl.txt"}
+    return parse({path.name: path.read_text() for path in directory.iterdir() if path.name in known})
+
+
+def parse(given: Mapping[str, str]) -> Snapshot:
+    """The snapshot whose files' contents are given by name."""
     values: dict[str, Any] = {}  # Any: keyword arguments of Snapshot
     for key, name in _JSON.items():
-        if name in names:
-            values[key] = [entry for entry in json.loads((directory / name).read_text() or "[]") if entry]
-    for key, name in _TEXT.items():
-        if name in names:
-            values[key] = (directory / name).read_text()
-    if "sysctl.txt" in names:
-        values["sysctls"] = parse_sysctls((directory / "sysctl.txt").read_text())
+        if name in given:
+            values[key] = [entry for entry in json.loads(given[name] or "[]") if entry]
+    values |= {key: given[name] for key, name in _TEXT.items() if name in given}
+    if "sysctl.txt" in given:
+        values["sysctls"] = parse_sysctls(given["sysctl.txt"])
     return Snapshot(**values)
 
 
-def write(directory: Path, snapshot: Snapshot) -> None:
-    """Make a snapshot directory; what is None or empty gets no file."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for key, name in _JSON.items():
-        if getattr(snapshot, key) is not None:
-            (directory / name).write_text(json.dumps(getattr(snapshot, key), indent=1) + "\n")
-    for key, name in _TEXT.items():
-        if getattr(snapshot, key):
-            (directory / name).write_text(getattr(snapshot, key))
+def texts(snapshot: Snapshot) -> dict[str, str]:
+    """The files of a snapshot by name; what is None or empty gets none."""
+    found = {name: json.dumps(getattr(snapshot, key), indent=1) + "\n" for key, name in _JSON.items() if getattr(snapshot, key) is not None}
+    found |= {name: getattr(snapshot, key) for key, name in _TEXT.items() if getattr(snapshot, key)}
     if snapshot.sysctls:
-        lines = [f"{key} = {value}\n" for key, value in snapshot.sysctls.items()]
-        (directory / "sysctl.txt").write_text("".join(lines))
+        found["sysctl.txt"] = "".join(f"{key} = {value}\n" for key, value in snapshot.sysctls.items())
+    return found
+
+
+def write(directory: Path, snapshot: Snapshot) -> None:
+    """Make a snapshot directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in texts(snapshot).items():
+        (directory / name).write_text(text)
 
 
 def parse_sysctls(text: str) -> dict[str, str]:

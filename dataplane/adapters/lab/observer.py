@@ -8,7 +8,8 @@ new one before its equals), so the table has to be made before connection tracki
 The last two also throw away what they saw (all but what goes on over lo). Nothing is lost by that: every rule has been passed
 and the connection is confirmed. But no neighbour needs to be known, and no socket answers by itself: a packet to a closed
 port makes no RST, a SYN-ACK that no socket waits for makes none either, and each would change the connection's state.
-So what the kernel does send, REJECT and routing made.
+So what the kernel does send, REJECT and routing made. Redirects are taken away before rules see them: they say "next time", and are
+sent at a rate that depends on what each neighbour was told before.
 
 Source: net/netfilter/core.c, nfnetlink_log.c, include/uapi/linux/netfilter/nfnetlink_log.h.
 """
@@ -19,9 +20,10 @@ import socket
 import struct
 from typing import Final, NamedTuple
 
-from tests.kernel.netlink import NETLINK_NETFILTER, attribute, attributes_of, messages_of, request
-from tests.kernel.wire import SENTINEL, Header, parse
-from tests.kernel.world import Netns, RefereeError
+from dataplane.adapters.lab.netlink import NETLINK_NETFILTER, attribute, request
+from dataplane.adapters.lab.netns import Netns
+from dataplane.adapters.lab.wire import SENTINEL, Header, parse
+from dataplane.errors import LabError
 
 GROUP: Final = 55930
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
@@ -31,6 +33,9 @@ table inet referee {{
   chain comes_in {{
     type filter hook prerouting priority -2147483648;
     meta l4proto {SENTINEL} log group {GROUP} snaplen 64 drop
+    icmpv6 type {{ mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report }} drop
+    icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect }} drop
+    meta l4proto igmp drop
     log group {GROUP} snaplen 256
   }}
   chain is_sent {{
@@ -38,6 +43,7 @@ table inet referee {{
     icmpv6 type {{ mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report }} drop
     icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect }} drop
     meta l4proto igmp drop
+    icmp type redirect drop
     log group {GROUP} snaplen 256
   }}
   chain was_delivered {{
@@ -57,6 +63,7 @@ _MSG_PACKET, _MSG_CONFIG = 0x400, 0x401
 _CFG_CMD, _CFG_MODE, _CFG_QTHRESH = 1, 2, 5
 _PACKET_HDR, _MARK, _INDEV, _OUTDEV, _PAYLOAD = 1, 2, 4, 5, 9
 _BUFFER: Final = 64 << 20
+_SENTINEL: Final = str(SENTINEL)
 
 
 class Event(NamedTuple):
@@ -68,6 +75,7 @@ class Event(NamedTuple):
     mark: int
     header: Header
     number: int | None
+    data: bytes
 
 
 class Observer:
@@ -87,6 +95,7 @@ class Observer:
             raise
 
     def close(self) -> None:
+        """Closes the socket; the table goes with the namespace."""
         self._socket.close()
 
     def events(self, last: int) -> list[Event]:
@@ -96,7 +105,7 @@ class Observer:
             try:
                 data = self._socket.recv(65536)
             except OSError as error:
-                raise RefereeError(f"the kernel's log ended before sentinel {last}: {error}") from error
+                raise LabError(f"the kernel's log ended before sentinel {last}: {error}") from error
             for event in _events(data):
                 if event.number == last:
                     return found
@@ -107,16 +116,40 @@ class Observer:
         request(self._socket, _MSG_CONFIG, struct.pack(">BBH", socket.AF_UNSPEC, 0, GROUP) + option, f"NFLOG group {GROUP}")
 
 
+_FRAME: Final = struct.Struct("=IH")
+_ATTRIBUTE: Final = struct.Struct("=HH")
+
+
 def _events(data: bytes) -> list[Event]:
     """The packets in one netlink datagram."""
-    found = (_event(attributes_of(body[4:])) for kind, body in messages_of(data) if kind == _MSG_PACKET)
-    return [event for event in found if event is not None]
+    found, offset, end = [], 0, len(data)
+    while offset + 16 <= end:
+        length, kind = _FRAME.unpack_from(data, offset)
+        if kind == _MSG_PACKET:
+            event = _event(data, offset + 20, offset + length)
+            if event is not None:
+                found.append(event)
+        offset += length + 3 & ~3
+    return found
 
 
-def _event(found: dict[int, bytes]) -> Event | None:
-    header = parse(found.get(_PAYLOAD, b""))
+def _event(data: bytes, offset: int, end: int) -> Event | None:
+    hook = indev = outdev = mark = 0
+    payload = b""
+    while offset + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if kind == _PAYLOAD:
+            payload = data[offset + 4 : offset + length]
+        elif kind == _PACKET_HDR:
+            hook = data[offset + 6]
+        elif kind == _MARK:
+            mark = int.from_bytes(data[offset + 4 : offset + 8], "big")
+        elif kind == _INDEV:
+            indev = int.from_bytes(data[offset + 4 : offset + 8], "big")
+        elif kind == _OUTDEV:
+            outdev = int.from_bytes(data[offset + 4 : offset + 8], "big")
+        offset += length + 3 & ~3
+    header = parse(payload)
     if header is None:
         return None
-    hook = found[_PACKET_HDR][2]
-    indev, outdev, mark = (int.from_bytes(found.get(key, b""), "big") for key in (_INDEV, _OUTDEV, _MARK))
-    return Event(hook, indev, outdev, mark, header, header.tag if header.proto == str(SENTINEL) else None)
+    return Event(hook, indev, outdev, mark, header, header.tag if header.proto == _SENTINEL else None, payload)

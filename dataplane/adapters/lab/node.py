@@ -16,12 +16,13 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Final, Literal
 
-from tests.kernel import connections
-from tests.kernel import snapshot as snapshots
-from tests.kernel.observer import Observer
-from tests.kernel.ration import every_error_told
-from tests.kernel.snapshot import Json, Snapshot
-from tests.kernel.world import Netns, RefereeError, sysctl_path, write_sysctl
+from dataplane.adapters.lab import connections
+from dataplane.adapters.lab import snapshot as snapshots
+from dataplane.adapters.lab.netns import Netns, sysctl_path, write_sysctl
+from dataplane.adapters.lab.observer import Observer
+from dataplane.adapters.lab.ration import every_error_told
+from dataplane.adapters.lab.snapshot import Json, Snapshot
+from dataplane.errors import LabError
 
 Flavour = Literal["legacy", "nft"]
 
@@ -61,7 +62,7 @@ class Node:
 def standing(
     source: Snapshot | Path, *, flavour: Flavour | None = None, sysctls: Mapping[str, str] | None = None
 ) -> Iterator[Node]:
-    """A node made from a snapshot (or its directory), gone again at the end. RefereeError with the tool's words if it fails.
+    """A node made from a snapshot (or its directory), gone again at the end. LabError with the tool's words if it fails.
 
     ``flavour`` says which iptables loads the rules; None asks the header of the save. ``sysctls`` go over the snapshot's.
     """
@@ -346,6 +347,6 @@ def _batch(netns: Netns, family: int | None, commands: list[str]) -> None:
     option = (f"-{family}",) if family else ()
     try:
         netns.run("ip", *option, "-batch", "-", text="\n".join(commands) + "\n")
-    except RefereeError as error:
+    except LabError as error:
         listing = "\n".join(f"{number}: {command}" for number, command in enumerate(commands, 1))
-        raise RefereeError(f"{error}\n{listing}") from error
+        raise LabError(f"{error}\n{listing}") from error

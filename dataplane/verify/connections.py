@@ -1,0 +1,70 @@
+"""The connection table afterwards: the kernel's listing against the emulator's."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from dataplane.engine.conntrack import Conn, ConnTable
+from dataplane.inet import format_address
+from dataplane.rules.network import Connection, Tuple
+from dataplane.text.conntrack import parse_connections
+
+_SLACK: Final = 3.0  # seconds: what is about to expire may be gone on one side; timeouts are listed in whole seconds
+
+
+class _Entry(NamedTuple):
+    reply: Tuple
+    state: str | None
+    replied: bool
+    assured: bool
+    mark: int
+    timeout: float
+    random: bool
+
+
+_Key = tuple[int, int, Tuple]
+
+
+def connection_differences(table: ConnTable, listing: str, now: float) -> list[str]:
+    """How ``conntrack -L`` differs from the emulator's table at that moment; nothing where they agree."""
+    kernel = {(one.family, one.zone, one.original): _listed(one) for one in parse_connections(listing)}
+    emulator = {(one.family, one.zone, one.original): _modelled(one, now) for one in table.entries(now)}
+    found = []
+    for key in kernel.keys() | emulator.keys():
+        theirs, ours = kernel.get(key), emulator.get(key)
+        if min(one.timeout for one in (theirs, ours) if one is not None) > _SLACK:
+            found += _differences(key, ours, theirs)
+    return sorted(found)
+
+
+def _listed(one: Connection) -> _Entry:
+    flags = one.flags
+    timeout = float(one.timeout if one.timeout is not None else 0)
+    return _Entry(one.reply, one.state, "UNREPLIED" not in flags, "ASSURED" in flags, one.mark, timeout, random=False)
+
+
+def _modelled(one: Conn, now: float) -> _Entry:
+    left = (one.timeout_at or now) - now
+    random = one.random_source or one.random_destination
+    return _Entry(one.reply, one.state, one.seen_reply, one.assured, one.mark, left, random)
+
+
+def _differences(key: _Key, ours: _Entry | None, theirs: _Entry | None) -> list[str]:
+    family, zone, original = key
+    name = f"{_shown(family, original)}{f' zone {zone}' if zone else ''}"
+    if ours is None:
+        return [f"{name}: only the kernel has it: {theirs}"]
+    if theirs is None:
+        return [f"{name}: only the emulator has it: {ours}"]
+    pairs = [(field, getattr(ours, field), getattr(theirs, field)) for field in ("state", "replied", "assured", "mark")]
+    found = [f"{name}: {field}: the emulator says {a}, the kernel {b}" for field, a, b in pairs if a != b]
+    if not ours.random and ours.reply != theirs.reply:
+        found.append(f"{name}: reply: the emulator says {_shown(family, ours.reply)}, the kernel {_shown(family, theirs.reply)}")
+    if abs(ours.timeout - theirs.timeout) > _SLACK:
+        found.append(f"{name}: timeout: the emulator says {ours.timeout:.1f}, the kernel {theirs.timeout:.0f}")
+    return found
+
+
+def _shown(family: int, one: Tuple) -> str:
+    source, target = format_address(family, one.src), format_address(family, one.dst)
+    return f"{one.protocol} {source} {one.sport} > {target} {one.dport}"

@@ -1,0 +1,218 @@
+"""The emulator's side: what could become of each packet, after what the kernel did with those before.
+
+At every random decision the emulator goes on as the kernel did. Where the kernel's outcome does not tell which way it went (a packet
+that is dropped behind a random choice), every state that fits is kept, until a later packet tells: these are the *worlds*. A clock
+tick between sending and arriving is treated alike, where rules count per second.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from fractions import Fraction
+from typing import Any, Final, NamedTuple
+
+from dataplane.adapters.lab.dialogue import Script, Sent
+from dataplane.adapters.lab.lines import Line, Outcome, Packet
+from dataplane.engine.choices import Choices
+from dataplane.engine.conntrack import ConnTable
+from dataplane.engine.netns import Netns, Possibility
+from dataplane.packet import Packet as Modelled
+from dataplane.trace import PolicyEvent, RuleEvent, RuleRef, Trace
+from dataplane.verify.compare import agrees, said
+from dataplane.verify.modelled import modelled
+
+_MOST_WORLDS: Final = 16
+
+
+class World(NamedTuple):
+    """A state that agrees with everything that the kernel has done so far."""
+
+    conntrack: ConnTable
+    memory: dict[Hashable, Any]  # Any: values are Memory
+
+
+class Followed(NamedTuple):
+    """One packet: every way that it could go, with its chance, and those (``traces``) that the kernel may have gone.
+
+    ``fits``: the kernel did something that the emulator holds possible. ``unknown``: the emulator claims nothing.
+    """
+
+    ways: tuple[tuple[Fraction, Trace], ...] = ()
+    traces: tuple[Trace, ...] = ()
+    fits: bool = True
+    unknown: bool = False
+
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes that the emulator holds possible; those that look the same are one."""
+        found: dict[str, tuple[Fraction, Outcome]] = {}
+        for chance, trace in self.ways:
+            outcome = said(trace)
+            key = repr(outcome)
+            found[key] = (found[key][0] if key in found else Fraction(0)) + chance, outcome
+        return [{**outcome, "probability": str(chance)} for chance, outcome in found.values()]
+
+
+class _Cause(NamedTuple):
+    sent: Sent
+    outcome: Outcome
+
+
+class _Walks(NamedTuple):
+    """All ways that a packet could go, and those that the kernel may have gone."""
+
+    everything: list[tuple[World, Possibility]]
+    fitting: list[tuple[World, Possibility]]
+
+
+class Follower:
+    """``fresh``: every conversation, that is an opening and the replies to it, begins from the state as it was given."""
+
+    def __init__(self, netns: Netns, *, fresh: bool = False) -> None:
+        self._netns = netns
+        self._fresh = fresh
+        self._scripts: dict[int, Script] = {}
+        self._roots: dict[int, int] = {}
+        self._worlds: dict[int, list[World]] = {}
+        self._begin = World(netns.kernel.conntrack, netns.kernel.memory)
+        self._causes: dict[int, _Cause] = {}
+        #: How often each rule was met: at least, and at most (where the kernel's way is not known for certain).
+        self.least: Counter[RuleRef] = Counter()
+        self.most: Counter[RuleRef] = Counter()
+
+    @property
+    def worlds(self) -> list[World]:
+        """The states that agree with everything so far, of a sequence."""
+        return self._worlds.get(0, [self._begin])
+
+    def follow(self, packet: Packet, kernel: Line) -> Followed:
+        """What the emulator says of a packet of which the kernel's side is known."""
+        root = self._root(packet)
+        sent = self._sent(packet, self._scripts.setdefault(root, Script()))
+        if sent is None or not kernel["outcomes"]:
+            return Followed()
+        worlds = self._worlds.get(root) or [_copy(self._begin) if self._fresh else self._begin]
+        did = kernel["outcomes"][0]
+        before = self._walks(sent, worlds, kernel.get("at", 0.0), did)
+        fitting = before.fitting
+        if not fitting and "until" in kernel and kernel["until"] != kernel.get("at"):
+            before = self._walks(sent, worlds, kernel["until"], did)
+            fitting = before.fitting
+        chosen = fitting or before.everything[:1]
+        self._worlds[root] = self._settled(chosen)
+        self._count(chosen)
+        first = chosen[0][1]
+        fits = bool(fitting) and did["packet"] is not None
+        self._causes[packet.id] = _Cause(sent, _with_ports(first.trace) if fits else did)
+        ways = tuple((one.probability / len(worlds), one.trace) for _, one in before.everything)
+        unknown = any(trace.verdict == "unknown" for _, trace in ways)
+        return Followed(ways, tuple(one.trace for _, one in chosen), bool(fitting), unknown)
+
+    # ------------------------------------------------------------------ packets
+
+    def _root(self, packet: Packet) -> int:
+        if not self._fresh:
+            return 0
+        root = packet.id if packet.reply_to is None else self._roots.get(packet.reply_to, packet.id)
+        self._roots[packet.id] = root
+        return root
+
+    def _sent(self, packet: Packet, script: Script) -> Sent | None:
+        if packet.reply_to is None:
+            return script.opening(packet)
+        cause = self._causes.get(packet.reply_to)
+        return script.reply(packet, cause.sent, cause.outcome) if cause is not None else None
+
+    # ------------------------------------------------------------------ worlds
+
+    def _walks(self, sent: Sent, worlds: Sequence[World], now: float, did: Outcome) -> _Walks:
+        packet, indev, netns = modelled(sent), sent.indev, self._netns
+        netns.kernel.now = now
+
+        scope = self._scope(packet) if indev is None else ""
+
+        def walk(choices: Choices) -> Trace:
+            if indev is None:
+                return netns.send(packet, choices=choices, scope=scope)
+            return netns.receive(packet, indev, choices=choices)
+
+        found = _Walks([], [])
+        for world in worlds:
+            netns.kernel.conntrack, netns.kernel.memory = world
+            for one in netns.possibilities(walk):
+                found.everything.append((world, one))
+                if agrees(one.trace, did):
+                    found.fitting.append((world, one))
+        return found
+
+    def _scope(self, packet: Modelled) -> str:
+        """The lab sends to a link-local address by the device that has the source."""
+        owner = self._netns.kernel.fib.owner(6, packet.saddr) if packet.family == 6 else None
+        return owner.name if owner is not None else ""
+
+    def _settled(self, chosen: Sequence[tuple[World, Possibility]]) -> list[World]:
+        """The states after the packet, the likeliest first; one of each kind."""
+        if len(chosen) == 1:
+            return [self._settle(*chosen[0])]
+        kinds: dict[object, tuple[World, Possibility]] = {}
+        for world, one in sorted(chosen, key=lambda pair: -pair[1].probability):
+            kinds.setdefault((id(world.conntrack), _kind(one)), (world, one))
+        kept = list(kinds.values())[:_MOST_WORLDS]
+        left = Counter(id(world.conntrack) for world, _ in kept)
+        settled = []
+        for world, one in kept:
+            left[id(world.conntrack)] -= 1
+            settled.append(self._settle_copy(world, one) if left[id(world.conntrack)] else self._settle(world, one))
+        return settled
+
+    def _settle(self, world: World, one: Possibility) -> World:
+        self._netns.kernel.conntrack, self._netns.kernel.memory = world
+        self._netns.settle(one)
+        return World(self._netns.kernel.conntrack, self._netns.kernel.memory)
+
+    @staticmethod
+    def _settle_copy(world: World, one: Possibility) -> World:
+        """The state after the packet, while the state before is still needed."""
+        conntrack, memory = _copy(world)
+        return World(one.conntrack.settle(conntrack), one.memory.settle(memory))
+
+    # ------------------------------------------------------------------ counters
+
+    def _count(self, chosen: Iterable[tuple[World, Possibility]]) -> None:
+        counts = [_rules(one.trace) for _, one in chosen]
+        if len(counts) == 1:
+            self.least.update(counts[0])
+            self.most.update(counts[0])
+            return
+        least, most = counts[0].copy(), counts[0].copy()
+        for count in counts[1:]:
+            least &= count
+            most |= count
+        self.least.update(least)
+        self.most.update(most)
+
+
+def _copy(world: World) -> World:
+    return World(world.conntrack.fork(), {key: value.copy() for key, value in world.memory.items()})
+
+
+def _kind(one: Possibility) -> object:
+    """What tells the states after two possibilities apart; states that are told apart though equal cost time only."""
+    return pickle.dumps((one.conntrack.changes(), dict(one.memory)))
+
+
+def _rules(trace: Trace) -> Counter[RuleRef]:
+    found = Counter(event.ref for event in trace.events if isinstance(event, RuleEvent | PolicyEvent))
+    for reply in trace.replies:
+        found.update(_rules(reply))
+    return found
+
+
+def _with_ports(trace: Trace) -> Outcome:
+    """The outcome with the ports that the engine itself goes on with, where it says that they may be any."""
+    outcome, packet = said(trace), trace.packet
+    seen = outcome["packet"]
+    assert seen is not None
+    sport = packet.icmp_id if packet.is_icmp else packet.sport
+    return {**outcome, "packet": {**seen, "sport": sport, "dport": packet.dport}}
