@@ -41,7 +41,7 @@ SLICE = EndpointSlice(
 
 def web(name: str = "web", **options: Any) -> Service:
     base = Service("default", name, cluster_ip="10.96.0.20", cluster_ips=("10.96.0.20",), ip_families=("IPv4",), ports=(ServicePort(80, "http"),))
-    return replace(base, **options)
+    return base._replace(**options)
 
 
 def compiled(*services: Service, network: NodeState | None = None, **config: Any) -> Compiled:
@@ -61,7 +61,7 @@ def members(made: Compiled, name: str) -> list[str]:
 
 def test_real_servers_stand_in_the_order_of_their_coming_and_are_printed_in_that_of_the_command() -> None:
     ends = tuple(Endpoint((f"10.244.2.{n}",), True, True, False, "node-b") for n in (9, 10))
-    made = compile_node(Cluster((web(),), (replace(SLICE, endpoints=ends),), (NODE,)), NODE, families=[4], mode="ipvs")
+    made = compile_node(Cluster((web(),), (SLICE._replace(endpoints=ends),), (NODE,)), NODE, families=[4], mode="ipvs")
     assert [format_address(4, end.address) for end in made.state.ipvs.servers[0].servers] == ["10.244.2.10", "10.244.2.9"]
     assert print_snapshot(made.state)["ipvsadm-save.txt"].splitlines()[1:] == [
         "-a -t 10.96.0.20:80 -r 10.244.2.9:8080 -m -w 1", "-a -t 10.96.0.20:80 -r 10.244.2.10:8080 -m -w 1",
@@ -121,7 +121,7 @@ def test_every_bound_address_is_local_though_the_device_is_down() -> None:
 
 def test_source_ranges_bar_the_node_that_they_leave_out() -> None:
     balancer = web(type="LoadBalancer", ingress=(LoadBalancerIngress("198.51.100.9"),), load_balancer_source_ranges=("203.0.113.0/24",))
-    barred, allowed = compiled(balancer), compiled(replace(balancer, load_balancer_source_ranges=("192.168.0.0/16",)))
+    barred, allowed = compiled(balancer), compiled(balancer._replace(load_balancer_source_ranges=("192.168.0.0/16",)))
     rule = "-A KUBE-IPVS-OUT-FILTER -s 198.51.100.9 -m ipvs --vaddr 198.51.100.9 --vproto tcp --vport 80 -j DROP"
     assert rule in barred.restore[4].splitlines()
     assert rule not in allowed.restore[4].splitlines()
