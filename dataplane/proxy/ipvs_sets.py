@@ -5,7 +5,7 @@ All of them always exist, in each family that is proxied. Source: pkg/proxy/ipvs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -80,18 +80,19 @@ def _made(name: str, kind: SetKind, family: int, members: list[Member]) -> IPSet
     return IPSet(name, kind.type, family, (("hashsize", "1024"), ("maxelem", str(MAX_ELEMENTS))), entries)
 
 
-def _elements(kind: str, members: list[Member], family: int) -> Iterator[tuple[Element, ...]]:
-    full = FULL_MASK[family]
-    addresses = [Prefix(family, value, full) for value in canonical_values([member[0] for member in members], family)]
+def _elements(kind: str, members: list[Member], family: int) -> Iterable[tuple[Element, ...]]:
+    """The members' elements, column by column: large clusters have very many."""
+    if not members:
+        return ()
+    addresses, protocols, ports, others = zip(*members, strict=True)
+    first = [Prefix(family, value, FULL_MASK[family]) for value in canonical_values(addresses, family)]
     if kind == "hash:ip":
-        yield from zip(addresses, strict=True)
-        return
-    for first, (address, protocol, port, second) in zip(addresses, members, strict=True):
-        where = _port_element(protocol, port)
-        if not second:
-            yield first, where
-        else:
-            yield first, where, first if second == address else parse_prefix(second, family)
+        return zip(first, strict=True)
+    where = map(_port_element, protocols, ports)
+    if not any(others):
+        return zip(first, where, strict=True)
+    second = first if others == addresses else [parse_prefix(other, family) for other in others]
+    return zip(first, where, second, strict=True)
 
 
 @lru_cache(maxsize=65536)
