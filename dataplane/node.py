@@ -173,7 +173,7 @@ class Cluster:
     def node(self, name: str | None = None, mode: str = "iptables", **options: Any) -> Node:  # Any: options of compile_node
         """One node as kube-proxy would program it."""
         if mode != "iptables":
-            raise UnsupportedError(f"mode {mode!r} is not built yet: only iptables is")
+            raise UnsupportedError(f"mode {mode!r}: packets walk through iptables mode only so far")
         from dataplane.kube.load import node_of
         from dataplane.proxy.compile import compile_node
 

@@ -26,7 +26,7 @@ mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t tmpfs tmpfs /run
 mkdir -p /run/lib/modules && ln -s {modules}/* /run/lib/modules/
 printf '#!/bin/sh\\nexec /sbin/modprobe -d /run "$@"\\n' > /run/modprobe && chmod +x /run/modprobe
 echo /run/modprobe > /proc/sys/kernel/modprobe
-/run/modprobe -a {load}
+/run/modprobe -a ipv6 {load}
 ip link set lo up
 sh -e script
 echo $? > status
@@ -44,9 +44,9 @@ def in_uml(
 
     The test is skipped where that cannot be had; with DATAPLANE_REQUIRE_REFEREE=1 it fails instead.
     """
-    missing = [tool for tool in ("linux.uml", "modprobe", "ip", *tools) if shutil.which(tool) is None]
-    if missing or os.geteuid() != 0:
-        _without(f"needs {', '.join(missing)}" if missing else "needs root")
+    reason = boot_reason(*tools)
+    if reason is not None:
+        _without(reason)
     with tempfile.TemporaryDirectory(prefix="dataplane-uml-") as directory:
         for name, text in {"script": script, **(files or {})}.items():
             Path(directory, name).write_text(text, encoding="utf-8")
@@ -60,6 +60,14 @@ def in_uml(
             said = errors.read_text(errors="replace") if errors.is_file() else console
             _without(f"the script failed in user-mode-linux: {said.strip()[-500:]}")
         return Path(directory, "stdout").read_text(encoding="utf-8")
+
+
+def boot_reason(*tools: str) -> str | None:
+    """Why this machine cannot boot one, or None."""
+    missing = [tool for tool in ("linux.uml", "modprobe", "ip", *tools) if shutil.which(tool) is None]
+    if missing:
+        return f"needs {', '.join(missing)}"
+    return None if os.geteuid() == 0 else "needs root"
 
 
 def _boot(init: Path, directory: str, memory: int, timeout: float) -> str:

@@ -146,11 +146,12 @@ class Fib:
         return None
 
     def _usable(self, route: Route, flow: Flow) -> list[NextHop]:
+        """Next hops over links that are up; local routes hold on links that are down, too (fib_sync_down_dev)."""
         hops = []
         for hop in route.nexthops:
             dev = hop.dev or ""
             link = self.links.get(dev)
-            if "dead" in hop.flags or (link is not None and not link.up):
+            if "dead" in hop.flags or (link is not None and not link.up and route.type != "local"):
                 continue
             if flow.oif and flow.oif != dev:
                 continue

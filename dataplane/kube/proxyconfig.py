@@ -94,6 +94,12 @@ def _validate(made: KubeProxyConfiguration, problems: Problems) -> None:
             invalid(f"ClusterCIDRs[{index}]", text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
     if len(cidrs) > 2 or (len(cidrs) == 2 and (":" in cidrs[0]) == (":" in cidrs[1])):
         invalid("ClusterCIDRs", made.cluster_cidr, "must be a either a single CIDR or dual-stack pair of CIDRs")
+    for index, text in enumerate(made.ipvs_exclude_cidrs):
+        if strict_problems(text, cidr=True, stored=True):
+            invalid(f"KubeProxyIPVSConfiguration.ExcludeCIDRs[{index}]", text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
+    for name, seconds in (("TCPTimeout", made.ipvs_tcp_timeout), ("TCPFinTimeout", made.ipvs_tcp_fin_timeout), ("UDPTimeout", made.ipvs_udp_timeout)):
+        if seconds < 0:
+            invalid(f"KubeProxyIPVSConfiguration.{name}", f"{seconds:g}s", "must be greater than or equal to 0")
     for index, text in enumerate(made.nodeport_addresses):
         if text == "primary":
             if len(made.nodeport_addresses) > 1:

@@ -6,7 +6,10 @@ Leading zeros of IPv4 octets are decimal, IPv4-mapped IPv6 becomes IPv4. Source:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
+from socket import AF_INET6, inet_aton, inet_pton
+from struct import unpack
 
 from dataplane.inet import FULL_MASK, Prefix, format_address, mask_of, parse_address
 
@@ -53,6 +56,13 @@ def sloppy_cidr(text: str) -> Prefix | None:
         return None
     mask = mask_of(family, bits)
     return Prefix(family, found[1] & mask, mask)
+
+
+def canonical_values(texts: Sequence[str], family: int) -> Sequence[int]:
+    """The values of many addresses in canonical text, faster than one by one."""
+    if family == 4:
+        return unpack(f">{len(texts)}I", b"".join(map(inet_aton, texts)))
+    return [int.from_bytes(inet_pton(AF_INET6, text), "big") for text in texts]
 
 
 def host_prefix(family: int, address: int) -> Prefix:

@@ -5,7 +5,9 @@ compile never reads the machine; the node's links are input. Source: cmd/kube-pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -49,7 +51,8 @@ def compile_node(
     config = configuration or cluster.proxy_configuration or KubeProxyConfiguration()
     chosen = tuple(families) if families else node_families(node)
     if mode == "ipvs":
-        return _compile_ipvs(cluster, node, config, network or plain_network(node, cluster.nodes, links), chosen)
+        with _no_collections():
+            return _compile_ipvs(cluster, node, config, network or ipvs_node.fresh_network(node, cluster.nodes, links), chosen)
     if mode != "iptables":
         raise UnsupportedError(f"mode {mode} is not built yet: only iptables and ipvs are")
     base = network or _with_sysctls(plain_network(node, cluster.nodes, links), config)
@@ -72,6 +75,18 @@ def _with_sysctls(state: NodeState, config: KubeProxyConfiguration) -> NodeState
     if config.conntrack_tcp_be_liberal:
         written["net.netfilter.nf_conntrack_tcp_be_liberal"] = "1"
     return replace(state, sysctls={**state.sysctls, **written})
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """All that is made in here stays: looking for garbage among it again and again doubles the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _compile_ipvs(cluster: Cluster, node: Node, config: KubeProxyConfiguration, base: NodeState, families: Sequence[int]) -> Compiled:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import repeat
+from typing import Final
 
 from dataplane.inet import PROTOCOL_NUMBERS, Prefix, parse_address
-from dataplane.proxy.addresses import sloppy_cidr
+from dataplane.proxy.addresses import canonical_values, sloppy_cidr
 from dataplane.proxy.endpoints import Endpoint
 from dataplane.proxy.ipvs_rules import BarredNode, Settings
 from dataplane.proxy.ipvs_sets import Member, Members, no_members
@@ -29,6 +31,10 @@ class Wanted:
     members: Members = field(default_factory=no_members)
     bound: dict[str, None] = field(default_factory=dict)
     barred: list[BarredNode] = field(default_factory=list)
+
+
+#: The fields of a real server that are always alike.
+_PLAIN: Final = tuple(map(repeat, RealServer(4, 0, 0)[3:]))
 
 
 def sync(
@@ -79,15 +85,15 @@ def _service_port(wanted: Wanted, port: ServicePort, endpoints: Sequence[Endpoin
 
 def real_servers(endpoints: Sequence[Endpoint], family: int) -> tuple[RealServer, ...]:
     """Masqueraded real servers of weight 1, in the order of the endpoints."""
-    return tuple([RealServer(family, _value(one.ip), one.port) for one in endpoints])
+    values = canonical_values([one.ip for one in endpoints], family)
+    made = zip(repeat(family), values, [one.port for one in endpoints], *_PLAIN, strict=False)
+    return tuple(map(tuple.__new__, repeat(RealServer), made))
 
 
 def _loopback(wanted: Wanted, port: ServicePort, endpoints: Sequence[Endpoint]) -> None:
     """A pod that reaches itself through its Service needs another source address: every local endpoint, ready or not."""
-    members = wanted.members["LOOP-BACK"]
-    for one in endpoints:
-        if one.local:
-            members[one.ip, port.protocol, one.port, one.ip] = None
+    protocol = port.protocol
+    wanted.members["LOOP-BACK"].update(dict.fromkeys([(one.ip, protocol, one.port, one.ip) for one in endpoints if one.local]))
 
 
 def _cluster_ip(wanted: Wanted, port: ServicePort, servers: tuple[RealServer, ...], settings: Settings) -> None:

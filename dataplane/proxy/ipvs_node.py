@@ -10,15 +10,17 @@ from dataclasses import replace
 from typing import Final
 
 from dataplane.engine.fib_defaults import kernel_routes4, kernel_routes6
+from dataplane.errors import Problem, SpecError
 from dataplane.inet import FULL_MASK, Prefix, format_address, parse_address
 from dataplane.kube.objects import KubeProxyConfiguration, Node
 from dataplane.proxy.ipvs import Wanted, kept
 from dataplane.proxy.ipvs_rules import Settings, jump_commands, restore_text
 from dataplane.proxy.ipvs_sets import ip_sets, overfull
+from dataplane.proxy.network import plain_network
 from dataplane.proxy.nodeport_addresses import local_detector, node_addresses, nodeport_addresses
 from dataplane.rules.ipset import IPSets
 from dataplane.rules.iptables import Xtables
-from dataplane.rules.ipvs import IPVS, Timeouts, VirtualServer
+from dataplane.rules.ipvs import IPVS, SCHEDULERS, Timeouts, VirtualServer
 from dataplane.rules.network import Address, Link, Route
 from dataplane.rules.nodestate import NodeState
 from dataplane.text.iptables import apply_restore
@@ -28,15 +30,26 @@ _LOOPBACK: Final = {4: Prefix(4, 127 << 24, 255 << 24), 6: Prefix(6, 1, FULL_MAS
 _LINK_LOCAL6: Final = Prefix(6, 0xFE80 << 112, 0xFFC0 << 112)
 
 
+def fresh_network(node: Node, nodes: Sequence[Node], links: Sequence[Link] | None) -> NodeState:
+    """A plain network, where nobody lets packets to 127.0.0.0/8 leave: that is iptables mode's doing."""
+    plain = plain_network(node, nodes, links)
+    return replace(plain, sysctls={**plain.sysctls, "net.ipv4.conf.all.route_localnet": "0"})
+
+
 def settings_of(config: KubeProxyConfiguration, node: Node, links: Sequence[Link], family: int) -> Settings:
-    """What one family's proxier is started with on this node."""
+    """What one family's proxier is started with on this node. SpecError where the kernel has no such scheduler."""
+    scheduler = config.ipvs_scheduler or "rr"
+    if scheduler not in SCHEDULERS:
+        file, line = config.origin or (None, None)
+        message = f"unknown scheduler {scheduler!r}: kube-proxy does not start; there are {', '.join(SCHEDULERS)}"
+        raise SpecError(Problem(message, file, line, path="KubeProxyConfiguration.ipvs.scheduler"))
     own = node_addresses(node, config)
     there = _interface_addresses(links, family)
     wanted = nodeport_addresses(config, family, own)
     nodeports = sorted(there) if wanted.everywhere else [ip for ip in wanted.matching(links) if parse_address(ip)[1] not in _LOOPBACK[family]]
     return Settings(
         family, f"0x{1 << config.iptables_masquerade_bit:08x}", config.iptables_masquerade_all, local_detector(config, node, family),
-        config.random_fully, config.ipvs_scheduler or "rr", tuple(nodeports), frozenset(there), own.get(family),
+        config.random_fully, scheduler, tuple(nodeports), frozenset(there), own.get(family),
     )  # fmt: skip
 
 

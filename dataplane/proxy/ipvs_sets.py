@@ -5,10 +5,12 @@ All of them always exist, in each family that is proxied. Source: pkg/proxy/ipvs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
-from dataplane.inet import FULL_MASK, PROTOCOL_NUMBERS, Prefix, parse_address, parse_prefix
+from dataplane.inet import FULL_MASK, PROTOCOL_NUMBERS, Prefix, parse_prefix
+from dataplane.proxy.addresses import canonical_values
 from dataplane.rules.ipset import Element, Entry, IPSet, PortElement
 
 _MAX_NAME: Final = 31
@@ -74,14 +76,25 @@ def _made(name: str, kind: SetKind, family: int, members: list[Member]) -> IPSet
     if kind.type == "bitmap:port":
         ports = tuple([Entry((port,)) for port in sorted(member[2] for member in members)])
         return IPSet(name, kind.type, 4, (("range", "0-65535"),), ports)
-    entries = tuple([Entry(_elements(kind.type, member, family)) for member in members[:MAX_ELEMENTS]])
+    entries = tuple(map(Entry, _elements(kind.type, members[:MAX_ELEMENTS], family)))
     return IPSet(name, kind.type, family, (("hashsize", "1024"), ("maxelem", str(MAX_ELEMENTS))), entries)
 
 
-def _elements(kind: str, member: Member, family: int) -> tuple[Element, ...]:
-    address, protocol, port, second = member
-    first = Prefix(family, parse_address(address, family)[1], FULL_MASK[family])
+def _elements(kind: str, members: list[Member], family: int) -> Iterable[tuple[Element, ...]]:
+    """The members' elements, column by column: large clusters have very many."""
+    if not members:
+        return ()
+    addresses, protocols, ports, others = zip(*members, strict=True)
+    first = [Prefix(family, value, FULL_MASK[family]) for value in canonical_values(addresses, family)]
     if kind == "hash:ip":
-        return (first,)
-    where = PortElement(PROTOCOL_NUMBERS[protocol], port)
-    return (first, where, parse_prefix(second, family)) if second else (first, where)
+        return zip(first, strict=True)
+    where = map(_port_element, protocols, ports)
+    if not any(others):
+        return zip(first, where, strict=True)
+    second = first if others == addresses else [parse_prefix(other, family) for other in others]
+    return zip(first, where, second, strict=True)
+
+
+@lru_cache(maxsize=65536)
+def _port_element(protocol: str, port: int) -> PortElement:
+    return PortElement(PROTOCOL_NUMBERS[protocol], port)

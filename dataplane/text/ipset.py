@@ -2,7 +2,7 @@
 
 A restore file is carried out, so that the result is what the kernel would hold: ranges are expanded, defaults and names are in
 the spelling of ``ipset save``. Where a real restore stops at the first mistake, all of them are reported. Printing what
-``ipset save`` printed gives the same bytes. Not read: ``ipset list``, ``-o xml``.
+``ipset save`` printed gives the same bytes. ``ipset list`` is in ipset_list; not read: ``-o xml``.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ _TUNING: Final = frozenset({"hashsize", "bucketsize", "initval"})
 def parse_save(text: str, *, file: str | None = None) -> IPSets:
     """The sets that a text of ``ipset save`` (or for ``ipset restore``) describes. ParseError with all that is wrong."""
     problems = Problems(file)
-    reader = _Reader()
+    reader = Reader()
     for number, line in enumerate(text.split("\n"), 1):
         try:
             reader.read(line)
-        except _LineError as error:
-            problems.add(str(error), line=number, column=_column(line, error.word), source=line.rstrip())
+        except LineError as error:
+            problems.add(str(error), line=number, column=column_of(line, error.word), source=line.rstrip())
     problems.raise_if_any()
     return IPSets({name: made.frozen() for name, made in reader.sets.items()})
 
@@ -97,7 +97,9 @@ def _option(name: str, value: str | None) -> str:
 # ---------------------------------------------------------------------- reading
 
 
-class _LineError(ValueError):
+class LineError(ValueError):
+    """What is wrong with a line, and at which of its words (from 0)."""
+
     def __init__(self, message: str, word: int) -> None:
         super().__init__(message)
         self.word = word
@@ -179,7 +181,7 @@ def _is_null(element: Element) -> bool:
     return element == 0 or (isinstance(element, tuple) and len(element) == 3 and element[1] == 0)
 
 
-class _Reader:
+class Reader:
     """Carries out the lines of a restore file."""
 
     def __init__(self) -> None:
@@ -197,6 +199,7 @@ class _Reader:
         }
 
     def read(self, line: str) -> None:
+        """Carry out one line. LineError."""
         words = _split(line)
         if not words or words[0].startswith("#") or words[0] == "COMMIT":
             return
@@ -205,57 +208,57 @@ class _Reader:
             words = [word for word in words if word not in _EXIST]
         command = _command(words[0]) if words else ""
         if command not in self._do:
-            raise _LineError("expected create, add, del, flush, destroy, rename or swap", 0)
+            raise LineError("expected create, add, del, flush, destroy, rename or swap", 0)
         do, least, most = self._do[command]
         if len(words) - 1 < least:
-            raise _LineError(f"{command} needs {least} arguments", len(words))
+            raise LineError(f"{command} needs {least} arguments", len(words))
         if most is not None and len(words) - 1 > most:
-            raise _LineError(f"nothing more expected after {command} {' '.join(words[1 : most + 1])}", most + 1)
+            raise LineError(f"nothing more expected after {command} {' '.join(words[1 : most + 1])}", most + 1)
         do(words, exist)
 
     def _named(self, words: list[str], at: int = 1) -> _Set:
         found = self.sets.get(words[at])
         if found is None:
-            raise _LineError(f"there is no set {words[at]!r} yet", at)
+            raise LineError(f"there is no set {words[at]!r} yet", at)
         return found
 
     def _create(self, words: list[str], exist: bool) -> None:
         name = words[1]
         if len(name.encode("utf-8", "surrogatepass")) > _MAX_NAME:
-            raise _LineError(f"the name of a set has at most {_MAX_NAME} characters", 1)
+            raise LineError(f"the name of a set has at most {_MAX_NAME} characters", 1)
         made = _created(words)
         known = self.sets.get(name)
         if known is None:
             self.sets[name] = made
         elif not exist or not _same(known, made):
-            raise _LineError(f"there is a set {name!r} already{', made differently' if exist else ''}", 1)
+            raise LineError(f"there is a set {name!r} already{', made differently' if exist else ''}", 1)
 
     def _add(self, words: list[str], exist: bool) -> None:
         one = self._named(words)
         try:
             members = one.members(words[2])
         except ElementError as error:
-            raise _LineError(str(error), 2) from None
+            raise LineError(str(error), 2) from None
         options = _entry_options(one, words) if len(words) > 3 or one.always else ()
         entries = one.entries
         for elements in members:
             if not exist and elements in entries:
-                raise _LineError(f"{words[2]} is in the set {one.name!r} already", 2)
+                raise LineError(f"{words[2]} is in the set {one.name!r} already", 2)
             entries[elements] = options
         if one.type == "list:set":
             self._place(one, words)
         if one.most and len(entries) > one.most:
-            raise _LineError(f"the set {one.name!r} is full: maxelem is {one.most}", 1)
+            raise LineError(f"the set {one.name!r} is full: maxelem is {one.most}", 1)
 
     def _place(self, one: _Set, words: list[str]) -> None:
         """Move the member just added to a list of sets to before or after another."""
         if self._named(words, 2).type == "list:set":
-            raise _LineError("a list of sets cannot be in a list of sets", 2)
+            raise LineError("a list of sets cannot be in a list of sets", 2)
         for at in range(3, len(words) - 1):
             if words[at] in ("before", "after"):
                 order = [key for key in one.entries if key != (words[2],)]
                 if (words[at + 1],) not in order:
-                    raise _LineError(f"the set {words[at + 1]!r} is not in the list {one.name!r}", at + 1)
+                    raise LineError(f"the set {words[at + 1]!r} is not in the list {one.name!r}", at + 1)
                 order.insert(order.index((words[at + 1],)) + (words[at] == "after"), (words[2],))
                 one.entries = {key: one.entries[key] for key in order}
 
@@ -264,10 +267,10 @@ class _Reader:
         try:
             members = one.members(words[2])
         except ElementError as error:
-            raise _LineError(str(error), 2) from None
+            raise LineError(str(error), 2) from None
         for elements in members:
             if one.entries.pop(elements, None) is None and not exist:
-                raise _LineError(f"{words[2]} is not in the set {one.name!r}", 2)
+                raise LineError(f"{words[2]} is not in the set {one.name!r}", 2)
 
     def _flush(self, words: list[str], _exist: bool) -> None:
         for one in [self._named(words)] if len(words) > 1 else self.sets.values():
@@ -280,13 +283,13 @@ class _Reader:
         one = self._named(words)
         for other in self.sets.values():
             if other.type == "list:set" and (one.name,) in other.entries:
-                raise _LineError(f"the set {one.name!r} is in the list {other.name!r}", 1)
+                raise LineError(f"the set {one.name!r} is in the list {other.name!r}", 1)
         del self.sets[one.name]
 
     def _rename(self, words: list[str], _exist: bool) -> None:
         one = self._named(words)
         if words[2] in self.sets:
-            raise _LineError(f"there is a set {words[2]!r} already", 2)
+            raise LineError(f"there is a set {words[2]!r} already", 2)
         old, one.name = one.name, words[2]
         self.sets = {made.name: made for made in self.sets.values()}
         for other in self.sets.values():
@@ -296,7 +299,7 @@ class _Reader:
     def _swap(self, words: list[str], _exist: bool) -> None:
         one, other = self._named(words), self._named(words, 2)
         if (one.type, one.family) != (other.type, other.family):
-            raise _LineError("sets of different types cannot be swapped", 2)
+            raise LineError("sets of different types cannot be swapped", 2)
         one.name, other.name = other.name, one.name
         self.sets[one.name], self.sets[other.name] = one, other
 
@@ -307,14 +310,14 @@ def _split(line: str) -> list[str]:
     words: list[str] = []
     for found in _WORD.finditer(line):
         if found[0] == '"':
-            raise _LineError("missing close quote", len(words))
+            raise LineError("missing close quote", len(words))
         word = found[0].replace('"', "")
         if word:
             words.append(word)
     return words
 
 
-def _column(line: str, word: int) -> int:
+def column_of(line: str, word: int) -> int:
     """Where a word of a line begins (the end, if there are fewer)."""
     starts = [found.start() for found in _WORD.finditer(line) if found[0] not in ('""', *_EXIST)]
     return starts[word] + 1 if word < len(starts) else len(line.rstrip()) + 1
@@ -340,7 +343,7 @@ def _created(words: list[str]) -> _Set:
     type_name = TYPE_ALIASES.get(words[2], words[2])
     spec = TYPES.get(type_name)
     if spec is None:
-        raise _LineError(f"{words[2]!r} is no type of set; there are {', '.join(TYPES)}", 2)
+        raise LineError(f"{words[2]!r} is no type of set; there are {', '.join(TYPES)}", 2)
     family, given = _create_words(words, type_name, spec)
     options: Options = {}
     for name in spec.create:
@@ -349,18 +352,18 @@ def _created(words: list[str]) -> _Set:
             try:
                 value = create_value(type_name, name, text, family) if name not in BARE else None
             except ElementError as error:
-                raise _LineError(f"{name}: {error}", at) from None
+                raise LineError(f"{name}: {error}", at) from None
             if value is not None or name in BARE:
                 options[name] = value
         elif name in DEFAULTS:
             options[name] = DEFAULTS[name]
         elif name == "range":
-            raise _LineError(f"{type_name} needs a range", len(words))
+            raise LineError(f"{type_name} needs a range", len(words))
     if type_name == "bitmap:ip":
         try:
             options["range"] = bitmap_range(options["range"] or "", int(options.get("netmask") or 32))
         except ElementError as error:
-            raise _LineError(f"range: {error}", given["range"][0]) from None
+            raise LineError(f"range: {error}", given["range"][0]) from None
     made = _Set(words[1], type_name, spec, family, options)
     made.prepare()
     return made
@@ -375,13 +378,13 @@ def _create_words(words: list[str], type_name: str, spec: SetType) -> tuple[int,
         name = words[at].removeprefix("--")
         bare = name in BARE or name in ("-4", "-6")
         if not bare and at + 1 >= len(words):
-            raise _LineError(f"{name} needs a value", len(words))
+            raise LineError(f"{name} needs a value", len(words))
         value = name if bare else words[at + 1]
         if name in ("family", "-4", "-6") and spec.family:
             if value not in FAMILIES:
-                raise _LineError(f"expected family inet or inet6, got {value!r}", at + 1)
+                raise LineError(f"expected family inet or inet6, got {value!r}", at + 1)
             if "family" in given:
-                raise _LineError("family is given twice", at)
+                raise LineError("family is given twice", at)
             family = FAMILIES[value]
             given["family"] = (at, value)
         elif name in ("from", "to", "network") and "range" in spec.create:
@@ -390,13 +393,13 @@ def _create_words(words: list[str], type_name: str, spec: SetType) -> tuple[int,
             given["range"] = (at + 1, value)
         elif name in spec.create:
             if name in given and name not in BARE:
-                raise _LineError(f"{name} is given twice", at)
+                raise LineError(f"{name} is given twice", at)
             given[name] = (at + 1, value)
         elif name not in IGNORED:
-            raise _LineError(f"{type_name} has no option {words[at]!r}", at)
+            raise LineError(f"{type_name} has no option {words[at]!r}", at)
         at += 1 if bare else 2
     if "netmask" in given and "bitmask" in given:
-        raise _LineError("netmask and bitmask exclude each other", given["bitmask"][0] - 1)
+        raise LineError("netmask and bitmask exclude each other", given["bitmask"][0] - 1)
     return family, given
 
 
@@ -410,19 +413,19 @@ def _entry_options(one: _Set, words: list[str]) -> EntryOptions:
             at += 2
             continue
         if name not in ENTRY_OPTIONS:
-            raise _LineError(f"members of sets have no option {words[at]!r}", at)
+            raise LineError(f"members of sets have no option {words[at]!r}", at)
         extension, read = ENTRY_OPTIONS[name]
         if (extension or name) not in one.options and name not in one.spec.flags:
-            raise _LineError(f"the set {one.name!r} was made without {extension or name}", at)
+            raise LineError(f"the set {one.name!r} was made without {extension or name}", at)
         if name in seen:
-            raise _LineError(f"{name} is given twice", at)
+            raise LineError(f"{name} is given twice", at)
         seen.add(name)
         if read is not None and at + 1 >= len(words):
-            raise _LineError(f"{name} needs a value", len(words))
+            raise LineError(f"{name} needs a value", len(words))
         try:
             value = read(words[at + 1]) if read is not None else None
         except ElementError as error:
-            raise _LineError(f"{name}: {error}", at + 1) from None
+            raise LineError(f"{name}: {error}", at + 1) from None
         if value is not None or read is None:
             found[name] = value
         at += 1 if read is None else 2

@@ -9,18 +9,22 @@ Source: ipvsadm 1.31 and net/netfilter/ipvs/ip_vs_ctl.c as observed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from socket import inet_aton
 from typing import Final
 
 from dataplane.inet import SCTP, TCP, UDP, format_address, format_endpoint, prefix_length
-from dataplane.rules.ipvs import DEFAULT_TIMEOUTS, IPVS, SCHEDULERS, RealServer, SchedulerFlags, Timeouts, VirtualServer
-from dataplane.text.ipvsadm_values import Key, real_server, service_key, timeout, virtual_server
+from dataplane.rules.ipvs import DEFAULT_TIMEOUTS, IPVS, SCHEDULERS, Forwarding, RealServer, SchedulerFlags, Timeouts, VirtualServer
+from dataplane.text.ipvsadm_values import Key, is_unicast, real_server, service_key, timeout, virtual_server
 from dataplane.text.ipvsadm_words import Line, LineError, split_line
 from dataplane.text.problems import Problems
 
 SERVICE_OPTIONS: Final[Mapping[int, str]] = {TCP: "-t", UDP: "-u", SCTP: "--sctp-service"}
 _MASK: Final = 0xFFFFFFFF
+_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_PLAIN_SERVER: Final = re.compile(rf"-a (\S+ \S+) -r ({_OCTET}(?:\.{_OCTET}){{3}}):(0|[1-9][0-9]{{0,4}}) -m -w (0|[1-9][0-9]{{0,8}})", re.ASCII)
 _ANY_FLAGS: Final = ("flag-1", "flag-2", "flag-3")
 
 _SERVICE: Final = frozenset({"command", "service-address", "ipv6"})
@@ -108,6 +112,7 @@ class _Reader:
         self.services: dict[Key, VirtualServer] = {}
         self.servers: dict[Key, dict[tuple[int, int, int], RealServer]] = {}
         self.timeouts = DEFAULT_TIMEOUTS
+        self._plain: tuple[str, dict[tuple[int, int, int], RealServer]] | None = None  # of the virtual server that was added last
         self._do: Mapping[str, tuple[Callable[[Line], None], frozenset[str]]] = {  # and the options that it may have
             "add-service": (self._add_service, _OF_SERVICE),
             "edit-service": (self._edit_service, _OF_SERVICE),
@@ -125,6 +130,27 @@ class _Reader:
         return replace(self.services[key], servers=tuple(servers.values())) if servers else self.services[key]
 
     def read(self, text: str) -> None:
+        """Carry out one line. LineError."""
+        if not self._read_plain(text):
+            self._plain = None
+            self._read_words(text)
+
+    def _read_plain(self, text: str) -> bool:
+        """Whether it was a masqueraded IPv4 real server as the command prints it, of the virtual server that was added last.
+
+        Nearly all lines of a large node are such; what could be wrong with one is left to the other way of reading.
+        """
+        found = _PLAIN_SERVER.fullmatch(text) if self._plain is not None else None
+        if found is None or self._plain is None or found[1] != self._plain[0]:
+            return False
+        address, port = int.from_bytes(inet_aton(found[2]), "big"), int(found[3])
+        servers = self._plain[1]
+        if (4, address, port) in servers or port > 65535 or not is_unicast(4, address):
+            return False
+        servers[4, address, port] = RealServer(4, address, port, Forwarding.MASQUERADING, int(found[4]))
+        return True
+
+    def _read_words(self, text: str) -> None:
         line = split_line(text)
         if line is None:
             return
@@ -150,6 +176,8 @@ class _Reader:
         if key in self.services:
             raise line.wrong("service-address", "there is such a virtual server already")
         self.services[key] = virtual_server(line, key)
+        if key[0] == 4:
+            self._plain = service_words(self.services[key]), self.servers.setdefault(key, {})
 
     def _edit_service(self, line: Line) -> None:
         key = self._known(line)

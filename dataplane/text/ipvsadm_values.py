@@ -85,7 +85,7 @@ def real_server(line: Line, key: Key) -> RealServer:
     removing = line.options["command"].name == "delete-server"
     if own != family and forwarding is not Forwarding.TUNNEL and not removing:
         raise LineError(f"an IPv{own} real server of an IPv{family} virtual server is only possible with a tunnel: -i", given.column)
-    if not _is_unicast(own, address):
+    if not is_unicast(own, address):
         raise LineError(f"{given.value} is no address that a server can have", given.column)
     fixed = forwarding is not Forwarding.MASQUERADING and not mark and not removing
     upper, lower = (_number(line, group, MAX_THRESHOLD, 0) for group in ("u-threshold", "l-threshold"))
@@ -205,8 +205,8 @@ def _tunnel(line: Line, forwarding: Forwarding) -> Tunnel | None:
     return Tunnel(kind, number, checksum if kind != "ipip" else "")
 
 
-def _is_unicast(family: int, address: int) -> bool:
-    """Link-local IPv6 and mapped IPv4 addresses are refused too (ip_vs_add_dest); which are broadcast on a link is not known here."""
+def is_unicast(family: int, address: int) -> bool:
+    """Whether a server may have it. Link-local IPv6 and mapped IPv4 addresses are refused too (ip_vs_add_dest); which are broadcast on a link is not known here."""
     if family == 4:
         return address not in (0, FULL_MASK[4]) and address >> 28 != 0xE
     return address != 0 and address >> 120 != 0xFF and address >> 118 != 0xFE80 >> 6 and address >> 32 != 0xFFFF

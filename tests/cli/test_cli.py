@@ -80,6 +80,7 @@ MISTAKES = [
     (["trace", "-f", "/nonexistent.yaml", PACKET], 1, "No such file"),
     (["trace", "-f", EXTERNAL], 2, "say which packet"),
     (["compile", "-f", EXTERNAL, "--node", "node-a", "--mode", "nftables"], 1, "not built yet"),
+    (["trace", "-f", EXTERNAL, "--node", "node-a", "--mode", "ipvs", PACKET], 1, "do not walk through virtual servers yet"),
     (["compile", "-f", EXTERNAL, "--node", "node-a", "--families", "ipv5"], 2, "--families"),
 ]
 
@@ -90,6 +91,29 @@ def test_a_mistake_gets_one_clear_message(arguments, code, words):
     assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ipvs_mode_is_compiled_into_a_snapshot(tmp_path):
+    done = run("compile", "-f", EXTERNAL, "--node", "node-a", "--mode", "ipvs", "--out", str(tmp_path / "state"))
+    assert done.returncode == 0, done.stderr
+    assert "-A -t 198.51.100.10:80 -s rr\n" in (tmp_path / "state/ipvsadm-save.txt").read_text()
+    assert "add KUBE-EXTERNAL-IP 198.51.100.10,tcp:80\n" in (tmp_path / "state/ipset-save.txt").read_text()
+    assert '"kube-ipvs0"' in (tmp_path / "state/ip-addr.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("ipvs", "words"),
+    [
+        ("{scheduler: fastest}", "KubeProxyConfiguration.ipvs.scheduler: unknown scheduler 'fastest': kube-proxy does not start; there are rr, wrr,"),
+        ("{excludeCIDRs: [10.0.0.1]}", 'KubeProxyConfiguration.KubeProxyIPVSConfiguration.ExcludeCIDRs[0]: Invalid value: "10.0.0.1": must be a valid CIDR value'),
+        ("{tcpTimeout: -1s}", 'KubeProxyConfiguration.KubeProxyIPVSConfiguration.TCPTimeout: Invalid value: "-1s": must be greater than or equal to 0'),
+    ],
+)
+def test_a_wrong_ipvs_configuration_is_named(tmp_path, ipvs, words):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nipvs: {ipvs}\n")
+    done = run("compile", "-f", EXTERNAL, "--node", "node-a", "--mode", "ipvs", "--config", str(config))
+    assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (1, True, False), done.stderr
 
 
 MANIFESTS = [

@@ -196,6 +196,27 @@ def test_arbitrary_text_is_read_or_refused(text: str) -> None:
     assert parse_save(print_save(ipvs)) == ipvs
 
 
+_END = st.sampled_from(["10.0.0.2", "0.0.0.0", "224.0.0.1", "010.0.0.2", "10.0.0.256", "10.2", "[fd00::1]"])
+_NUMBER = st.sampled_from(["0", "1", "080", "65535", "65536", "999999999", "2147483647", "2147483648"])
+_LINE = st.one_of(
+    st.builds("-a -t 10.0.0.1:80 -r {}:{} -m -w {}".format, _END, _NUMBER, _NUMBER),
+    st.sampled_from(["-A -t 10.0.0.1:80 -s rr", "-A -t 10.0.0.3:80 -s rr", "-D -t 10.0.0.1:80", "-C", "-d -t 10.0.0.1:80 -r 10.0.0.2:1", ""]),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(_LINE, max_size=8).map("\n".join))
+def test_plain_lines_are_read_as_all_others_are(text: str) -> None:
+    """The same lines with two blanks for one are not read the fast way."""
+    results = []
+    for one in (text, text.replace(" ", "  ")):
+        try:
+            results.append(parse_save(one))
+        except ParseError as error:
+            results.append([(problem.line, problem.message) for problem in error.problems])
+    assert results[0] == results[1]
+
+
 @settings(deadline=None)
 @given(st.text() | st.lists(st.sampled_from(LISTED.split()) | st.just("\n")).map(" ".join))
 def test_arbitrary_lists_are_read_or_refused(text: str) -> None:
