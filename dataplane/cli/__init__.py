@@ -15,7 +15,7 @@ import click
 import dataplane
 from dataplane.errors import DataplaneError
 
-_COMMANDS = {"trace": "dataplane.cli.trace", "compile": "dataplane.cli.compile", "verify": "dataplane.cli.verify"}
+_COMMANDS = {"trace": "dataplane.cli.trace", "compile": "dataplane.cli.compile", "verify": "dataplane.cli.verify", "apply": "dataplane.cli.apply", "cleanup": "dataplane.cli.cleanup"}
 
 
 class _Lazy(click.Group):

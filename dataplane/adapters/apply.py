@@ -1,0 +1,203 @@
+"""Apply: a state becomes a real network namespace, and later only what differs is sent. Nothing is left behind where it fails.
+
+Everything is planned before anything is done. A new namespace is taken away again when a step fails; one that stood before is led back to
+what it was. A journal tells whoever comes after a killed process (see namespaces).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from dataplane.adapters import namespaces, network, ruleset, tools
+from dataplane.adapters.namespaces import Journal
+from dataplane.adapters.network import QUIET, Ends, Step
+from dataplane.errors import ApplyError, ParseError
+from dataplane.rules.nodestate import LOOPBACK, NodeState
+from dataplane.text.snapshot import FILES, parse_snapshot
+
+#: Writing these sets every interface's own value, so they come before those.
+_FIRST: Final = ("net.ipv4.ip_forward", "net.ipv4.conf.all.", "net.ipv4.conf.default.", "net.ipv6.conf.all.", "net.ipv6.conf.default.")
+_EMPTY: Final = NodeState(links=(replace(LOOPBACK, flags=("LOOPBACK",), addresses=()),), routes4=(), routes6=())
+
+
+class Done(NamedTuple):
+    """``made`` says whether the namespace is new; ``steps`` what was done (or would be), ``warnings`` what the kernel did not take."""
+
+    made: bool
+    steps: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def apply(want: NodeState, name: str, *, dry_run: bool = False, say: Callable[[str], None] = lambda text: None) -> Done:
+    """Makes a namespace what a state says. ApplyError where something is missing or the kernel refuses: then all is as it was.
+
+    ``dry_run``: plans and checks only. ``say`` is told each step as it begins.
+    """
+    namespaces.checked(name)
+    tools.need_root("dataplane apply", "dataplane compile and trace work without")
+    absent = tools.missing(ruleset.needed(want))
+    if absent:
+        packages = ", ".join(sorted({tools.package_of(tool) for tool in absent}))
+        raise ApplyError(f"not installed: {', '.join(absent)} (Debian: {packages}); nothing was done, dataplane compile and trace work without")
+    with namespaces.alone(name):
+        _recover(name, say)
+        made = not namespaces.exists(name)
+        if not made and namespaces.read(name) is None:
+            raise ApplyError(f"the network namespace {name} exists and was not made by dataplane apply: nothing was done")
+        have = _EMPTY if made else observe(namespaces.path_of(name), want)
+        with _ends(name) as ends:
+            steps = list(_steps(have, want, name, ends))
+            if dry_run or not steps:
+                return Done(made, tuple(step.text for step in steps))
+            namespaces.write(Journal(name, "making" if made else "changing", namespaces.outside_of(name)))
+            refused = _carry_out(steps, name, made=made, had=have, say=say)
+        namespaces.write(Journal(name, "done", namespaces.outside_of(name)))
+    return Done(made, tuple(step.text for step in steps), tuple(refused))
+
+
+def cleanup(name: str, *, say: Callable[[str], None] = lambda text: None) -> None:
+    """Takes away the namespaces that apply made. ApplyError for a namespace that it did not make."""
+    namespaces.checked(name)
+    tools.need_root("dataplane cleanup", "there is nothing to clean up without it")
+    with namespaces.alone(name):
+        if namespaces.read(name) is None:
+            there = "was not made by dataplane apply" if namespaces.exists(name) else "does not exist"
+            raise ApplyError(f"the network namespace {name} {there}: nothing was done")
+        _remove(name, say)
+
+
+def observe(netns: str | None, like: NodeState) -> NodeState:
+    """The state of a namespace as its own tools print it; of the tools that there are, those of ``like``'s flavour."""
+    texts: dict[str, str] = {}
+    for file, command in FILES.items():
+        words = command.split()
+        if words[0] in ("iptables-save", "ip6tables-save"):
+            xtables = like.iptables if words[0] == "iptables-save" else like.ip6tables
+            words = [f"{words[0].removesuffix('-save')}-{xtables.flavour}-save"]
+        if file in ("conntrack.txt", "sysctl.txt") or tools.missing(words[:1]):
+            continue
+        try:
+            texts[file] = tools.run(netns, *words)
+        except ApplyError:
+            if words[0] not in ("ipvsadm",):  # a kernel without ip_vs has no virtual servers
+                raise
+    try:
+        state = parse_snapshot(texts)[0]
+    except ParseError as error:
+        raise ApplyError(f"what stands in the namespace cannot be read: {error}") from None
+    return replace(state, sysctls=_sysctls(netns, like.sysctls))
+
+
+def _sysctls(netns: str | None, keys: Mapping[str, str]) -> dict[str, str]:
+    """The values that the kernel has of those parameters."""
+    if not keys:
+        return {}
+    script = 'while read -r key path; do [ -r "$path" ] && printf "%s\\t%s\\n" "$key" "$(cat "$path" 2>/dev/null | tr "\\t" " ")"; done; true'
+    text = "".join(f"{key} {tools.sysctl_path(key)}\n" for key in keys)
+    pairs = (line.split("\t", 1) for line in tools.run(netns, "sh", "-c", script, text=text).split("\n") if "\t" in line)
+    return dict(pairs)
+
+
+# ---------------------------------------------------------------------- steps
+
+
+def _steps(have: NodeState, want: NodeState, name: str, ends: Callable[[], Ends]) -> Iterator[Step]:
+    netns = namespaces.path_of(name)
+    wanted = [(key, " ".join(value.split())) for key, value in want.sysctls.items() if " ".join(value.split()) != have.sysctls.get(key)]
+    wanted.sort(key=lambda pair: next((place for place, prefix in enumerate(_FIRST) if pair[0].startswith(prefix)), len(_FIRST)))
+    links = {link.name for link in have.links}
+    quiet = [
+        (f"net.ipv6.conf.{link.name.replace('.', '/')}.{setting.partition('=')[0]}", setting.partition("=")[2])
+        for link in want.links if link.name not in links for setting in QUIET
+    ]  # fmt: skip
+    general = [pair for pair in wanted if not _of_interface(pair[0])]
+    if general:
+        yield _sysctl_step(netns, dict(general))
+    steps = list(network.steps(have, want, ends))
+    made = ("ip link add", "ip link del")
+    yield from [step for step in steps if step.text.startswith(made)]
+    own = [pair for pair in wanted if _of_interface(pair[0])]
+    if quiet or own:
+        yield _sysctl_step(netns, dict([*quiet, *own]))
+    yield from [step for step in steps if not step.text.startswith(made)]  # a link that comes up is quiet already
+    yield from ruleset.steps(have, want, netns)
+
+
+def _of_interface(key: str) -> bool:
+    parts = key.split(".")
+    return len(parts) > 4 and parts[2] in ("conf", "neigh") and parts[3] not in ("all", "default")
+
+
+def _sysctl_step(netns: str, values: dict[str, str]) -> Step:
+    lines = "".join(f"\n    {key} = {value}" for key, value in values.items())
+    return Step(f"sysctl -p <<{lines}", lambda: tools.write_sysctls(netns, values))
+
+
+def _carry_out(steps: list[Step], name: str, *, made: bool, had: NodeState, say: Callable[[str], None]) -> list[str]:
+    refused: list[str] = []
+    try:
+        if made:
+            for one in (name, namespaces.outside_of(name)):
+                namespaces.create(one)
+        for step in steps:
+            say(step.text)
+            result = step.run()
+            if step.text.startswith("sysctl"):
+                refused += [f"this kernel does not take {key}" for key in result]  # type: ignore[attr-defined]  # a list of keys
+    except BaseException as error:
+        _take_back(name, made=made, had=had, error=error, say=say)
+        raise
+    return refused
+
+
+def _take_back(name: str, *, made: bool, had: NodeState, error: BaseException, say: Callable[[str], None]) -> None:
+    if made:
+        _remove(name, say)
+        return
+    with _ends(name) as ends:
+        try:
+            for step in _steps(observe(namespaces.path_of(name), had), had, name, ends):
+                step.run()
+        except ApplyError as second:
+            raise ApplyError(f"{error}\nand the way back failed, too: {second}\n(dataplane cleanup --netns {name} removes it all)") from None
+    namespaces.write(Journal(name, "done", namespaces.outside_of(name)))
+
+
+# ---------------------------------------------------------------------- namespaces
+
+
+def _recover(name: str, say: Callable[[str], None]) -> None:
+    """An apply that was killed while it made a namespace left a half: that is taken away."""
+    journal = namespaces.read(name)
+    if journal is not None and (journal.stage == "making" or not namespaces.exists(name)):
+        say(f"an earlier apply did not finish: {name} is taken away first")
+        _remove(name, say)
+
+
+def _remove(name: str, say: Callable[[str], None]) -> None:
+    for one in (name, namespaces.outside_of(name)):
+        if namespaces.exists(one):
+            say(f"ip netns del {one}")
+            namespaces.remove(one)
+    namespaces.forget(name)
+
+
+@contextmanager
+def _ends(name: str) -> Iterator[Callable[[], Ends]]:
+    """Opens the netlink sockets when the first step needs them, since the namespaces may not be there before."""
+    opened: list[Ends] = []
+
+    def ends() -> Ends:
+        if not opened:
+            outside = namespaces.outside_of(name)
+            opened.append(Ends(name, outside if namespaces.exists(outside) else None))
+        return opened[0]
+
+    try:
+        yield ends
+    finally:
+        for one in opened:
+            one.close()

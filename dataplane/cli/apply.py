@@ -1,0 +1,56 @@
+"""``dataplane apply``: the same state in a real network namespace."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from dataplane.cli.source import Source, manifest_options, state_of
+
+
+@click.command("apply")
+@click.option("--snapshot", metavar="DIR", help="A node's dumps, instead of manifests.")
+@manifest_options
+@click.option("--netns", "name", metavar="NAME", required=True, help="The network namespace to make, or to change where apply made it.")
+@click.option("--dry-run", is_flag=True, help="Print every operation and do nothing.")
+def command(
+    snapshot: str | None, files: tuple[str, ...], recursive: bool, node: str | None, config: str | None, network: str | None,
+    families: str | None, mode: str, name: str, dry_run: bool,
+) -> int:  # fmt: skip
+    """Make a network namespace what a node's state says: links, addresses, routes, sysctls, sets and rules.
+
+    \b
+    sudo dataplane apply -f manifests/ --node node-a --netns lab
+    sudo dataplane apply --snapshot DIR --netns lab
+    sudo ip netns exec lab iptables-save
+    sudo dataplane cleanup --netns lab
+
+    Links are veth pairs into a second namespace, NAME-outside. A second apply sends the difference only: counters and connections live on.
+    Where anything fails, the namespace is led back to what it was, or removed if it is new.
+    """
+    from dataplane.adapters.apply import apply
+
+    state = state_of(Source(files, snapshot, node, config, network, families, recursive, mode))
+    done = apply(state, name, dry_run=dry_run, say=_Progress())
+    for warning in done.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if dry_run:
+        click.echo("".join(f"{step}\n" for step in done.steps), nl=False)
+    elif not done.steps:
+        click.echo(f"{name}: nothing to change")
+    else:
+        click.echo(f"{name}: {'made' if done.made else 'changed'} in {len(done.steps)} steps")
+    return 0
+
+
+class _Progress:
+    """Tells what is being done once it takes longer than a second."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        if time.monotonic() - self._since > 1 and sys.stderr.isatty():
+            click.echo(f"{text.splitlines()[0][:100]} …", err=True)
