@@ -131,6 +131,11 @@ class NoteEvent(NamedTuple):
     text: str
 
 
+#: What stands between these two happens to a copy of the packet, which the node sends to itself.
+COPY_BEGINS = NoteEvent("a copy for this node itself leaves first, and comes back")
+COPY_ENDS = NoteEvent("the packet itself goes on")
+
+
 class EndEvent(NamedTuple):
     """The walk ended here, and why."""
 

@@ -8,6 +8,7 @@ work list that netns empties. Source: ip_input.c, route.c, ip_forward.c, ip_outp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -19,7 +20,7 @@ from dataplane.engine.kernel import Kernel
 from dataplane.engine.skb import Skb
 from dataplane.packet import Packet
 from dataplane.rules.network import NextHop
-from dataplane.trace import ChangeEvent, HookEvent, RouteEvent, RuleRef, Verdict
+from dataplane.trace import COPY_BEGINS, COPY_ENDS, ChangeEvent, HookEvent, RouteEvent, RuleRef, Verdict
 
 #: Hook functions of each family and hook by priority; those of equal priority in order of registration.
 Hooks = dict[tuple[int, Hook], list[tuple[int, str, HookFunction]]]
@@ -48,6 +49,7 @@ class _Input4(NamedTuple):
     route_localnet: bool
 
 
+_ALL_HOSTS4: Final = 0xE0000001
 _CODES4: Final = {"EHOSTUNREACH": (3, 1, "no route to host"), "ENETUNREACH": (3, 0, "network unreachable"), "EACCES": (3, 13, "prohibited")}
 _CODES6: Final = {"EHOSTUNREACH": (1, 0, "no route"), "ENETUNREACH": (1, 0, "no route"), "EACCES": (1, 1, "prohibited")}
 
@@ -106,6 +108,7 @@ class Path:
                 if found.error is not None:
                     return End("drop", f"no route after the packet was changed at OUTPUT: {found.type.lower()} ({found.error})")
                 skb.dst = found
+        self._heard_by_itself(skb)
         return self.postrouting(skb, "")
 
     # ------------------------------------------------------------------ stages
@@ -160,9 +163,21 @@ class Path:
             return self._loop(skb, found.dev)
         return End("forward", f"sent out by {found.dev}", oif=found.dev, gateway=found.gateway)
 
-    def _loop(self, skb: Skb, dev: str) -> End:
+    def _heard_by_itself(self, skb: Skb) -> None:
+        """ip_mc_output: of what it sends to all on a link, or to a group that it has joined, the node gets a copy over that link."""
+        found = skb.dst
+        assert found is not None
+        joined = found.type == "BROADCAST" or (found.type == "MULTICAST" and skb.daddr == _ALL_HOSTS4)
+        if skb.family == 4 and joined and not self._is_loopback(found.dev):
+            self.kernel.events.append(COPY_BEGINS)
+            twin = copy(skb)
+            if self._run(Hook.POSTROUTING, twin, "", found.dev) is None:
+                self._loop(twin, found.dev, "loopback")
+            self.kernel.events.append(COPY_ENDS)
+
+    def _loop(self, skb: Skb, dev: str, pkttype: str = "host") -> End:
         """The loopback device: the packet comes back with its route, mark and connection; only the device is new."""
-        skb.indev, skb.pkttype = dev, "host"
+        skb.indev, skb.pkttype = dev, pkttype
         end = self._run(Hook.PREROUTING, skb, dev, "")
         if end is not None:
             return end

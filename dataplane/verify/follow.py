@@ -19,7 +19,7 @@ from dataplane.engine.choices import Choices
 from dataplane.engine.conntrack import ConnTable
 from dataplane.engine.netns import Netns, Possibility
 from dataplane.packet import Packet as Modelled
-from dataplane.trace import PolicyEvent, RuleEvent, RuleRef, Trace
+from dataplane.trace import COPY_BEGINS, COPY_ENDS, HookEvent, PolicyEvent, RuleEvent, RuleRef, Trace
 from dataplane.verify.compare import agrees, said
 from dataplane.verify.modelled import modelled
 
@@ -203,7 +203,16 @@ def _kind(one: Possibility) -> object:
 
 
 def _rules(trace: Trace) -> Counter[RuleRef]:
-    found = Counter(event.ref for event in trace.events if isinstance(event, RuleEvent | PolicyEvent))
+    """How often each rule was met. The copy of a packet that the node sends to itself ends with the watching chain behind POSTROUTING."""
+    found: Counter[RuleRef] = Counter()
+    unseen, copied = False, False
+    for event in trace.events:
+        if event in (COPY_BEGINS, COPY_ENDS):
+            copied, unseen = event == COPY_BEGINS, False
+        elif isinstance(event, HookEvent):
+            unseen = copied and event.hook != "POSTROUTING"
+        elif isinstance(event, RuleEvent | PolicyEvent) and not unseen:
+            found[event.ref] += 1
     for reply in trace.replies:
         found.update(_rules(reply))
     return found
