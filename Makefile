@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench referee clean
 
 $(VENV)/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dataplane needs Python 3.11 or newer; say which with PYTHON=..."; exit 1; }
@@ -31,3 +31,7 @@ bench: $(VENV)/ready
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
+
+N ?= 100000
+referee: $(VENV)/ready
+	$(BIN)/python -m tests.kernel.referee $(N)

@@ -391,6 +391,16 @@ def confirm(kernel: Kernel, skb: Skb, state: HookState) -> Verdict:
     return ACCEPT
 
 
+def set_closing(kernel: Kernel, skb: Skb) -> None:
+    """nf_ct_set_closing: a connection that the node resets is closed, though conntrack does not look at that RST."""
+    conn = skb.conn
+    if conn is None or not conn.confirmed:
+        return
+    timeout = proto.close(conn.tracking, kernel.sysctls)
+    if timeout is not None:
+        conn.timeout_at = kernel.now + timeout
+
+
 def attach(reply: Skb, cause: Skb) -> None:
     """nf_ct_attach: an answer that the node makes carries the connection of the packet that caused it."""
     reply.conn = cause.conn

@@ -40,6 +40,11 @@ def advance(
     return other.advance(tracking, skb, seen_reply, assured, sysctls, now, hook=hook)
 
 
+def close(tracking: Tracking | None, sysctls: Sysctls) -> float | None:
+    """The flow ends by a RST of the node's own; its timeout from now on, None where nothing changes (nf_conntrack_set_closing)."""
+    return tcp.close(tracking, sysctls) if isinstance(tracking, tcp.TcpTracking) else None
+
+
 def restore(protocol: int, state: str | None) -> Tracking:
     """The tracking of a flow known from a listing."""
     if protocol == TCP:
@@ -49,4 +54,4 @@ def restore(protocol: int, state: str | None) -> Tracking:
     return other.OtherTracking()
 
 
-__all__ = ["ACCEPT", "KILL", "REPEAT", "Result", "Tracking", "advance", "icmp_problem", "restore", "start", "untracked_icmp"]
+__all__ = ["ACCEPT", "KILL", "REPEAT", "Result", "Tracking", "advance", "close", "icmp_problem", "restore", "start", "untracked_icmp"]

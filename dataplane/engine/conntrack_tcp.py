@@ -175,6 +175,12 @@ def start(skb: Skb, sysctls: Sysctls) -> TcpTracking | str:
     return tracking
 
 
+def close(tracking: TcpTracking, sysctls: Sysctls) -> float | None:
+    """The connection is reset by the node; its timeout in seconds, None if it was closed before (nf_conntrack_tcp_set_closing)."""
+    old, tracking.state = tracking.state, "CLOSE"
+    return None if old == "CLOSE" else settings_of(sysctls).timeouts["CLOSE"]
+
+
 def restore(state: str | None) -> TcpTracking:
     """The tracking of a connection known from ``conntrack -L``, which shows neither windows nor options.
 

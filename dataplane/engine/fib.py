@@ -190,7 +190,7 @@ class Fib:
         if skb.family == 6 and skb.saddr == 0:
             return True
         unusable = skb.family == 4 and (skb.daddr in (0, 0xFFFFFFFF) or skb.daddr & 0xF0000000 == _MULTICAST4)
-        oif = skb.indev if skb.family == 6 and not loose else ""
+        oif = skb.indev if skb.family == 6 and skb.saddr >> 118 == 0xFE80 >> 6 else ""
         back = self.lookup(Flow(skb.family, skb.saddr, 0 if unusable else skb.daddr, "lo", oif, skb.mark if validmark else 0, skb.tos))
         if back.error is not None or (back.type != "UNICAST" and not (back.type == "LOCAL" and accept_local)):
             return False

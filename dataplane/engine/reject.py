@@ -72,13 +72,14 @@ def _error6(kernel: Kernel, skb: Skb, kind: int, code: int, info: int) -> Packet
         return None
     if skb.saddr == 0 or skb.saddr >> 120 == 0xFF:
         return None
-    source = skb.daddr if kernel.fib.owner(6, skb.daddr) is not None else None
+    link_local = skb.saddr >> 118 == 0xFE80 >> 6
+    flow = Flow(6, skb.saddr, oif=skb.indev if link_local else "")
+    found = kernel.fib.lookup(flow)
+    if found.type == "ANYCAST" or (found.error is not None and link_local):
+        return None  # no single node to tell (icmpv6_route_lookup)
+    own = kernel.fib.owner(6, skb.daddr) is not None or kernel.fib.address_type(6, skb.daddr) == "ANYCAST"
+    source = skb.daddr if own else None
     if source is None:
-        link_local = skb.saddr >> 118 == 0xFE80 >> 6
-        flow = Flow(6, skb.saddr, oif=skb.indev if link_local else "")
-        found = kernel.fib.lookup(flow)
-        if found.type == "ANYCAST" or (found.error is not None and link_local):
-            return None  # no single node to tell (icmpv6_route_lookup)
         # icmp6_send: unless the route names a source, an address of the device the packet came in by says more.
         by_indev = skb.indev and found.prefsrc is None
         source = kernel.fib.select_address6(skb.indev, skb.saddr) if by_indev else kernel.fib.source_address(flow, found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from dataplane.engine import nat, reject
+from dataplane.engine import conntrack, nat, reject
 from dataplane.engine.bind import Bind, TargetFunction
 from dataplane.engine.hooks import ACCEPT, Drop, Hook, HookState, Verdict
 from dataplane.engine.skb import CT_NEW, CT_RELATED, CT_RELATED_REPLY, Skb
@@ -75,6 +75,8 @@ def _redirect(target: Target, bind: Bind) -> TargetFunction:
         else:
             link = bind.kernel.links.get(skb.indev)
             own = [a for a in link.addresses if a.family == skb.family and not a.tentative] if link is not None else []
+            if skb.family == 6 and (scope := _scope6(skb.daddr)):
+                own = [a for a in own if _scope6(a.local) == scope]
             address = own[0].local if own else None
         if address is None:
             return Drop(f"REDIRECT found no address on {skb.indev}", bind.rule)
@@ -82,6 +84,15 @@ def _redirect(target: Target, bind: Bind) -> TargetFunction:
         return nat.setup(bind.kernel, skb, full, source=False)
 
     return function
+
+
+def _scope6(address: int) -> str:
+    """What nf_nat_redirect_ipv6 wants an address to have in common with the destination; nothing of global ones."""
+    if address == 1:
+        return "loopback"
+    if address >> 118 in (0xFE80 >> 6, 0xFEC0 >> 6):
+        return "link" if address >> 118 == 0xFE80 >> 6 else "site"
+    return "compatible" if address >> 32 == 0 and address else ""
 
 
 def _netmap(target: Target, bind: Bind) -> TargetFunction:
@@ -108,6 +119,8 @@ def _reject(target: Target, bind: Bind) -> TargetFunction:
             return Drop("REJECT answers no packet with a bad checksum", bind.rule)
         if kind == "tcp-reset":
             reply = reject.tcp_reset(bind.kernel, skb)
+            if reply is not None:
+                conntrack.set_closing(bind.kernel, skb)
         else:
             assert code is not None
             reply = reject.icmp_error(bind.kernel, skb, *code)
