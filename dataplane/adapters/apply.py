@@ -6,17 +6,18 @@ what it was. A journal tells whoever comes after a killed process (see namespace
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final, NamedTuple
 
 from dataplane.adapters import namespaces, network, ruleset, tools
+from dataplane.adapters.collect import gather
 from dataplane.adapters.namespaces import Journal
 from dataplane.adapters.network import QUIET, Ends, Step
 from dataplane.errors import ApplyError, ParseError
 from dataplane.rules.nodestate import LOOPBACK, NodeState
-from dataplane.text.snapshot import FILES, parse_snapshot
+from dataplane.text.snapshot import parse_snapshot
 
 #: Writing these sets every interface's own value, so they come before those.
 _FIRST: Final = ("net.ipv4.ip_forward", "net.ipv4.conf.all.", "net.ipv4.conf.default.", "net.ipv6.conf.all.", "net.ipv6.conf.default.")
@@ -70,35 +71,12 @@ def cleanup(name: str, *, say: Callable[[str], None] = lambda text: None) -> Non
 
 
 def observe(netns: str | None, like: NodeState) -> NodeState:
-    """The state of a namespace as its own tools print it; of the tools that there are, those of ``like``'s flavour."""
-    texts: dict[str, str] = {}
-    for file, command in FILES.items():
-        words = command.split()
-        if words[0] in ("iptables-save", "ip6tables-save"):
-            xtables = like.iptables if words[0] == "iptables-save" else like.ip6tables
-            words = [f"{words[0].removesuffix('-save')}-{xtables.flavour}-save"]
-        if file in ("conntrack.txt", "sysctl.txt") or tools.missing(words[:1]):
-            continue
-        try:
-            texts[file] = tools.run(netns, *words)
-        except ApplyError:
-            if words[0] not in ("ipvsadm",):  # a kernel without ip_vs has no virtual servers
-                raise
+    """The state of a namespace as its own tools print it, of ``like``'s flavour of iptables. ApplyError for what cannot be read."""
+    texts = gather(netns, flavours={"iptables": like.iptables.flavour, "ip6tables": like.ip6tables.flavour})
     try:
-        state = parse_snapshot(texts)[0]
+        return parse_snapshot(texts)[0]
     except ParseError as error:
         raise ApplyError(f"what stands in the namespace cannot be read: {error}") from None
-    return replace(state, sysctls=_sysctls(netns, like.sysctls))
-
-
-def _sysctls(netns: str | None, keys: Mapping[str, str]) -> dict[str, str]:
-    """The values that the kernel has of those parameters."""
-    if not keys:
-        return {}
-    script = 'while read -r key path; do [ -r "$path" ] && printf "%s\\t%s\\n" "$key" "$(cat "$path" 2>/dev/null | tr "\\t" " ")"; done; true'
-    text = "".join(f"{key} {tools.sysctl_path(key)}\n" for key in keys)
-    pairs = (line.split("\t", 1) for line in tools.run(netns, "sh", "-c", script, text=text).split("\n") if "\t" in line)
-    return dict(pairs)
 
 
 # ---------------------------------------------------------------------- steps
@@ -106,7 +84,8 @@ def _sysctls(netns: str | None, keys: Mapping[str, str]) -> dict[str, str]:
 
 def _steps(have: NodeState, want: NodeState, name: str, ends: Callable[[], Ends]) -> Iterator[Step]:
     netns = namespaces.path_of(name)
-    wanted = [(key, " ".join(value.split())) for key, value in want.sysctls.items() if " ".join(value.split()) != have.sysctls.get(key)]
+    there = {key: " ".join(value.split()) for key, value in have.sysctls.items()}
+    wanted = [(key, " ".join(value.split())) for key, value in want.sysctls.items() if " ".join(value.split()) != there.get(key)]
     wanted.sort(key=lambda pair: next((place for place, prefix in enumerate(_FIRST) if pair[0].startswith(prefix)), len(_FIRST)))
     links = {link.name for link in have.links}
     quiet = [

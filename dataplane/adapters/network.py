@@ -15,9 +15,10 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from dataplane.errors import ApplyError
-from dataplane.inet import PROTOCOL_NAMES, format_address
+from dataplane.inet import format_address
 from dataplane.rules.network import Address, Link, Route, RoutingRule
 from dataplane.rules.nodestate import NodeState
+from dataplane.text.ipwords import address_words, route_words, rule_words
 
 _AF: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NODAD: Final = 0x02
@@ -181,7 +182,7 @@ def _key(one: Address) -> tuple[int, int, int, int | None]:
 def _address_step(verb: str, name: str, one: Address, ends: Callable[[], Ends]) -> Step:
     local = format_address(one.family, one.local)
     far = format_address(one.family, one.peer) if one.peer is not None else None
-    text = f"addr {verb} {local}{f' peer {far}' if far else ''}/{one.prefixlen} dev {name}"
+    text = f"addr {verb} {address_words(one, name)}"
     given: dict[str, Any] = {"family": _AF[one.family], "address": far or local, "prefixlen": one.prefixlen, "local": local}  # Any: pyroute2's keywords
     if verb == "add":
         given["scope"] = one.scope
@@ -212,12 +213,12 @@ def _routes(have: Iterable[Route] | None, want: Iterable[Route], family: int, en
     for route in there:
         listed = any((route.destination, route.table) == (one.destination, one.table) for one in wanted)
         if route not in wanted and (route.protocol != "kernel" or (route.table == 254 and not listed)) and route.type != "multicast":
-            yield _step(f"route del {_route_words(route)}", lambda one: _route(ends(), "del", one), route)
+            yield _step(f"route del {route_words(route)}", lambda one: _route(ends(), "del", one), route)
     missing = [route for route in ours if route not in there]
     for gateway, dev in sorted({(hop.gateway, hop.dev) for route in missing for hop in route.nexthops if hop.gateway is not None and hop.dev}):
         yield _neighbour(gateway, dev, missing, ends)
     for route in sorted(missing, key=lambda one: any(hop.gateway is not None for hop in one.nexthops)):
-        yield _step(f"route add {_route_words(route)}", lambda one: _route(ends(), "add", one), route)
+        yield _step(f"route add {route_words(route)}", lambda one: _route(ends(), "add", one), route)
 
 
 def _neighbour(gateway: int, dev: str, routes: Iterable[Route], ends: Callable[[], Ends]) -> Step:
@@ -229,17 +230,6 @@ def _neighbour(gateway: int, dev: str, routes: Iterable[Route], ends: Callable[[
         f"neigh replace {address} lladdr {_GATEWAY_MAC} nud permanent dev {dev}",
         lambda: ends().node.neigh("replace", family=_AF[family], dst=address, lladdr=_GATEWAY_MAC, ifindex=ends().index(dev), state=0x80),
     )  # fmt: skip
-
-
-def _route_words(route: Route) -> str:
-    words = [route.type, str(route.destination), f"table {route.table}"]
-    for hop in route.nexthops:
-        words += ["nexthop"] if len(route.nexthops) > 1 else []
-        words += [f"via {format_address(hop.gateway_family or route.family, hop.gateway)}"] if hop.gateway is not None else []
-        words += [f"dev {hop.dev}"] if hop.dev else []
-    words += [f"metric {route.metric}"] if route.metric else []
-    words += [f"src {format_address(route.family, route.prefsrc)}"] if route.prefsrc is not None else []
-    return " ".join(words)
 
 
 def _route(ends: Ends, verb: str, route: Route) -> None:
@@ -291,24 +281,13 @@ def _rules(have: Iterable[RoutingRule] | None, want: Iterable[RoutingRule], ends
     for verb, rules, others in (("add", wanted, there), ("del", there, wanted)):
         for rule in rules:
             if rule not in others:
-                yield _step(f"rule {verb} {_rule_words(rule)}", lambda what, one: ends().node.rule(what, **_rule(one)), verb, rule)
-
-
-def _rule_words(rule: RoutingRule) -> str:
-    words = [f"priority {rule.priority}"]
-    words += ["not"] if rule.negated else []
-    words += [f"from {rule.source or 'all'}"] + ([f"to {rule.destination}"] if rule.destination else [])
-    words += [f"fwmark 0x{rule.fwmark:x}/0x{rule.fwmask:x}"] if rule.fwmask else []
-    words += [f"iif {rule.iif}"] if rule.iif else []
-    words += [f"oif {rule.oif}"] if rule.oif else []
-    words += [f"ipproto {PROTOCOL_NAMES.get(rule.ip_protocol, rule.ip_protocol)}"] if rule.ip_protocol is not None else []
-    return " ".join([*words, rule.action, str(rule.table if rule.table is not None else rule.goto or "")]).rstrip()
+                yield _step(f"rule {verb} {rule_words(rule)}", lambda what, one: ends().node.rule(what, **_rule(one)), verb, rule)
 
 
 def _rule(rule: RoutingRule) -> dict[str, Any]:  # Any: pyroute2's keywords
     actions = {"lookup": "to_tbl", "goto": "goto", "nop": "nop", "unreachable": "unreachable", "prohibit": "prohibit", "blackhole": "blackhole"}
     if rule.action not in actions:
-        raise ApplyError(f"ip rule {_rule_words(rule)}: the action {rule.action} cannot be applied")
+        raise ApplyError(f"ip rule {rule_words(rule)}: the action {rule.action} cannot be applied")
     given: dict[str, Any] = {"family": _AF[rule.family], "priority": rule.priority, "action": actions[rule.action]}
     given["table"] = rule.table if rule.table is not None and rule.table < _UNKNOWN_TABLE else 0
     for name, prefix in (("src", rule.source), ("dst", rule.destination)):

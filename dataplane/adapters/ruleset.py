@@ -12,11 +12,10 @@ from typing import Final
 
 from dataplane.adapters import tools
 from dataplane.adapters.network import Step
-from dataplane.errors import ApplyError
-from dataplane.rules.ipset import IPSet, IPSets
 from dataplane.rules.iptables import Xtables
 from dataplane.rules.nodestate import NodeState
-from dataplane.text import ipset, ipvsadm
+from dataplane.text import ipvsadm
+from dataplane.text.difference import restore_input, set_inputs
 from dataplane.text.iptables import print_save
 
 _NFACCT: Final = re.compile(r"--nfacct-name +(\S+)")
@@ -53,10 +52,10 @@ def steps(have: NodeState, want: NodeState, netns: str | None) -> Iterator[Step]
     if before:
         yield _fed("ipset restore -exist", before, netns, "ipset", "restore", "-exist")
     for old, new in ((have.iptables, want.iptables), (have.ip6tables, want.ip6tables)):
-        text = rule_input(old, new)
+        text = restore_input(old, new)
         if text:
             tool = restore_tool(new if new.tables else old)
-            yield _fed(tool, text, netns, tool, *_WAIT)
+            yield _fed(f"{tool} --noflush", text, netns, tool, *_WAIT, "--noflush")
     if after:
         yield _fed("ipset restore", after, netns, "ipset", "restore")
     yield from _virtual_servers(have, want, netns)
@@ -70,65 +69,6 @@ def _fed(shown: str, text: str, netns: str | None, *command: str) -> Step:
 def _account(netns: str | None, name: str) -> None:
     if f"= {name};" not in tools.run(netns, "nfacct", "list"):
         tools.run(netns, "nfacct", "add", name)
-
-
-# ---------------------------------------------------------------------- ip sets
-
-
-def set_inputs(have: IPSets, want: IPSets) -> tuple[str, str]:
-    """What ``ipset restore -exist`` must be fed before the rules change, and ``ipset restore`` afterwards."""
-    before: list[str] = []
-    after: list[str] = []
-    for name, new in want.sets.items():
-        old = have.sets.get(name)
-        if old is None:
-            before += _lines(new)
-        elif (old.type, old.family, _fixed(old)) != (new.type, new.family, _fixed(new)):
-            raise ApplyError(f"the set {name} is a {old.type} with other options there: remove it first (dataplane cleanup)")
-        else:
-            before += _members(old, new)
-    after += [f"destroy {name}" for name in have.sets if name not in want.sets]
-    return "".join(f"{line}\n" for line in before), "".join(f"{line}\n" for line in after)
-
-
-def _lines(one: IPSet) -> list[str]:
-    return ipset.print_save(IPSets({one.name: one})).splitlines()
-
-
-def _fixed(one: IPSet) -> tuple[tuple[str, str | None], ...]:
-    """Options that a set keeps for life; the kernel grows a hash by itself and says how it was seeded."""
-    return tuple(option for option in one.options if option[0] not in ("hashsize", "initval", "bucketsize"))
-
-
-def _members(old: IPSet, new: IPSet) -> list[str]:
-    there = {ipset.format_member(old, entry): entry for entry in old.entries}
-    wanted = {ipset.format_member(new, entry): entry for entry in new.entries}
-    gone = {_bare(text) for text in there if text not in wanted} - {_bare(text) for text in wanted}
-    return [*(f"del {new.name} {text}" for text in sorted(gone)), *(f"add {new.name} {text}" for text in wanted if text not in there)]
-
-
-def _bare(member: str) -> str:
-    return member.split(" ", 1)[0]
-
-
-# ---------------------------------------------------------------------- iptables
-
-
-def rule_input(have: Xtables, want: Xtables) -> str:
-    """What ``iptables-restore --noflush`` must be fed; nothing where the rules are the same."""
-    texts = []
-    for name in {**have.tables, **want.tables}:
-        old, new = (_table_text(xtables, name) for xtables in (have, want))
-        if old != new:
-            texts.append(new or f"*{name}\nCOMMIT\n")
-    return "".join(texts)
-
-
-def _table_text(xtables: Xtables, name: str) -> str:
-    if name not in xtables.tables:
-        return ""
-    alone = Xtables(xtables.family, {name: xtables.tables[name]}, xtables.flavour)
-    return re.sub(r"^\[\d+:\d+\] |(?<= )\[\d+:\d+\]$", lambda found: "[0:0]" if found[0].startswith("[") and not found[0].endswith(" ") else "", print_save(alone), flags=re.M)
 
 
 # ---------------------------------------------------------------------- virtual servers

@@ -15,7 +15,9 @@ import click
 import dataplane
 from dataplane.errors import DataplaneError
 
-_COMMANDS = {"trace": "dataplane.cli.trace", "compile": "dataplane.cli.compile", "verify": "dataplane.cli.verify", "apply": "dataplane.cli.apply", "cleanup": "dataplane.cli.cleanup"}
+_COMMANDS = {
+    name: f"dataplane.cli.{name}" for name in ("trace", "compile", "verify", "apply", "collect", "diff", "cleanup")
+}
 
 
 class _Lazy(click.Group):

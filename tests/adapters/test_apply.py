@@ -57,7 +57,7 @@ def rules(state: NodeState) -> dict[tuple[int, str], str]:
 
 
 def uncounted(text: str) -> str:
-    return "\n".join(line.split(" [")[0] if line.startswith(":") else line for line in text.splitlines())
+    return "\n".join(line.split(" [")[0] if line.startswith(":") else line.partition("] ")[2] if line.startswith("[") else line for line in text.splitlines())
 
 
 def same(state: NodeState, seen: NodeState) -> None:
