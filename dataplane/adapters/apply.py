@@ -28,7 +28,7 @@ class Done(NamedTuple):
     """``made`` says whether the namespace is new; ``steps`` what was done (or would be), ``warnings`` what the kernel did not take."""
 
     made: bool
-    steps: tuple[str, ...]
+    steps: tuple[Step, ...]
     warnings: tuple[str, ...] = ()
 
 
@@ -39,7 +39,8 @@ def apply(want: NodeState, name: str, *, dry_run: bool = False, say: Callable[[s
     """
     namespaces.checked(name)
     tools.need_root("dataplane apply", "dataplane compile and trace work without")
-    absent = tools.missing(ruleset.needed(want))
+    named = ruleset.accounts(want)
+    absent = tools.missing(ruleset.needed(want, named))
     if absent:
         packages = ", ".join(sorted({tools.package_of(tool) for tool in absent}))
         raise ApplyError(f"not installed: {', '.join(absent)} (Debian: {packages}); nothing was done, dataplane compile and trace work without")
@@ -50,13 +51,13 @@ def apply(want: NodeState, name: str, *, dry_run: bool = False, say: Callable[[s
             raise ApplyError(f"the network namespace {name} exists and was not made by dataplane apply: nothing was done")
         have = _EMPTY if made else observe(namespaces.path_of(name), want)
         with _ends(name) as ends:
-            steps = list(_steps(have, want, name, ends))
+            steps = list(_steps(have, want, name, ends, named))
             if dry_run or not steps:
-                return Done(made, tuple(step.text for step in steps))
+                return Done(made, tuple(steps))
             namespaces.write(Journal(name, "making" if made else "changing", namespaces.outside_of(name)))
             refused = _carry_out(steps, name, made=made, had=have, say=say)
         namespaces.write(Journal(name, "done", namespaces.outside_of(name)))
-    return Done(made, tuple(step.text for step in steps), tuple(refused))
+    return Done(made, tuple(steps), tuple(refused))
 
 
 def cleanup(name: str, *, say: Callable[[str], None] = lambda text: None) -> None:
@@ -82,7 +83,7 @@ def observe(netns: str | None, like: NodeState) -> NodeState:
 # ---------------------------------------------------------------------- steps
 
 
-def _steps(have: NodeState, want: NodeState, name: str, ends: Callable[[], Ends]) -> Iterator[Step]:
+def _steps(have: NodeState, want: NodeState, name: str, ends: Callable[[], Ends], named: set[str]) -> Iterator[Step]:
     netns = namespaces.path_of(name)
     there = {key: " ".join(value.split()) for key, value in have.sysctls.items()}
     wanted = [(key, " ".join(value.split())) for key, value in want.sysctls.items() if " ".join(value.split()) != there.get(key)]
@@ -102,7 +103,7 @@ def _steps(have: NodeState, want: NodeState, name: str, ends: Callable[[], Ends]
     if quiet or own:
         yield _sysctl_step(netns, dict([*quiet, *own]))
     yield from [step for step in steps if not step.text.startswith(made)]  # a link that comes up is quiet already
-    yield from ruleset.steps(have, want, netns)
+    yield from ruleset.steps(have, want, netns, named)
 
 
 def _of_interface(key: str) -> bool:
@@ -111,8 +112,8 @@ def _of_interface(key: str) -> bool:
 
 
 def _sysctl_step(netns: str, values: dict[str, str]) -> Step:
-    lines = "".join(f"\n    {key} = {value}" for key, value in values.items())
-    return Step(f"sysctl -p <<{lines}", lambda: tools.write_sysctls(netns, values))
+    given = "".join(f"{key} = {value}\n" for key, value in values.items())
+    return Step("sysctl -p", lambda: tools.write_sysctls(netns, values), given)
 
 
 def _carry_out(steps: list[Step], name: str, *, made: bool, had: NodeState, say: Callable[[str], None]) -> list[str]:
@@ -138,7 +139,7 @@ def _take_back(name: str, *, made: bool, had: NodeState, error: BaseException, s
         return
     with _ends(name) as ends:
         try:
-            for step in _steps(observe(namespaces.path_of(name), had), had, name, ends):
+            for step in _steps(observe(namespaces.path_of(name), had), had, name, ends, ruleset.accounts(had)):
                 step.run()
         except ApplyError as second:
             raise ApplyError(f"{error}\nand the way back failed, too: {second}\n(dataplane cleanup --netns {name} removes it all)") from None

@@ -32,10 +32,11 @@ _UNKNOWN_TABLE: Final = 1 << 32
 QUIET: Final = ("addr_gen_mode=1", "accept_ra=0", "accept_dad=0", "dad_transmits=0", "router_solicitations=0", "autoconf=0")
 
 class Step(NamedTuple):
-    """One thing to do: ``text`` says what, ``run`` does it."""
+    """One thing to do: ``text`` says what, ``run`` does it; ``given`` is what a batch tool is fed."""
 
     text: str
     run: Callable[[], object]
+    given: str = ""
 
 
 class Ends:

@@ -6,7 +6,7 @@ A state is compared with what stands there as text; only what differs is touched
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import partial
 from typing import Final
 
@@ -16,21 +16,21 @@ from dataplane.rules.iptables import Xtables
 from dataplane.rules.nodestate import NodeState
 from dataplane.text import ipvsadm
 from dataplane.text.difference import restore_input, set_inputs
-from dataplane.text.iptables import print_save
+from dataplane.text.iptables import written
 
 _NFACCT: Final = re.compile(r"--nfacct-name +(\S+)")
 _WAIT: Final = ("-w", "60")
 
 
-def needed(want: NodeState) -> list[str]:
-    """The tools that a state needs."""
+def needed(want: NodeState, named: Container[str]) -> list[str]:
+    """The tools that a state needs whose rules name those accounting objects."""
     found = ["nsenter", "ip"]
     for xtables in (want.iptables, want.ip6tables):
         if xtables.tables:
             found += [restore_tool(xtables), restore_tool(xtables).replace("restore", "save")]
     found += ["ipset"] if want.ipsets.sets else []
     found += ["ipvsadm"] if want.ipvs.servers else []
-    return [*found, *(["nfacct"] if accounts(want) else [])]
+    return [*found, *(["nfacct"] if named else [])]
 
 
 def restore_tool(xtables: Xtables) -> str:
@@ -40,13 +40,14 @@ def restore_tool(xtables: Xtables) -> str:
 
 def accounts(state: NodeState) -> set[str]:
     """The accounting objects that rules name; the kernel refuses a rule whose object does not exist."""
-    texts = [print_save(xtables) for xtables in (state.iptables, state.ip6tables) if xtables.tables]
-    return {name.strip('"') for text in texts for name in _NFACCT.findall(text)}
+    tables = [(xtables, table) for xtables in (state.iptables, state.ip6tables) for table in xtables.tables.values()]
+    texts = (written(xtables, table) for xtables, table in tables)
+    return {name.strip('"') for text in texts if "nfacct" in text for name in _NFACCT.findall(text)}
 
 
-def steps(have: NodeState, want: NodeState, netns: str | None) -> Iterator[Step]:
-    """What leads from the rule sets that stand in a namespace (given by its path) to those of a state."""
-    for name in sorted(accounts(want) - accounts(have)):
+def steps(have: NodeState, want: NodeState, netns: str | None, named: set[str]) -> Iterator[Step]:
+    """What leads from the rule sets that stand in a namespace (given by its path) to those of a state, which name those accounting objects."""
+    for name in sorted(named - accounts(have) if named else ()):
         yield Step(f"nfacct add {name}", partial(_account, netns, name))
     before, after = set_inputs(have.ipsets, want.ipsets)
     if before:
@@ -62,8 +63,7 @@ def steps(have: NodeState, want: NodeState, netns: str | None) -> Iterator[Step]
 
 
 def _fed(shown: str, text: str, netns: str | None, *command: str) -> Step:
-    lines = "".join(f"\n    {line}" for line in text.splitlines())
-    return Step(f"{shown} <<{lines}", lambda: tools.run(netns, *command, text=text))
+    return Step(shown, lambda: tools.run(netns, *command, text=text), text)
 
 
 def _account(netns: str | None, name: str) -> None:

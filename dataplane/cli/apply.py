@@ -37,7 +37,9 @@ def command(
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
     if dry_run:
-        click.echo("".join(f"{step}\n" for step in done.steps), nl=False)
+        for step in done.steps:
+            click.echo(f"{step.text} <<" if step.given else step.text)
+            click.echo("".join(f"    {line}\n" for line in step.given.splitlines()), nl=False)
     elif not done.steps:
         click.echo(f"{name}: nothing to change")
     else:

@@ -15,7 +15,7 @@ from dataplane.rules.ipset import IPSet, IPSets
 from dataplane.rules.iptables import BUILTIN_CHAINS, Table, Xtables
 from dataplane.rules.nodestate import NodeState
 from dataplane.text import ipset, ipvsadm
-from dataplane.text.iptables import chain_lines
+from dataplane.text.iptables import chain_lines, written
 from dataplane.text.ipwords import address_words, route_words, rule_words
 
 _COMPARED: Final = 2000  # lines of one chain that are compared one by one; a longer stretch is written anew
@@ -114,8 +114,22 @@ def _edits(old: Sequence[str], new: Sequence[str]) -> list[tuple[str, int, int, 
 
 def restore_input(old: Xtables, new: Xtables) -> str:
     """What ``iptables-restore --noflush`` must be fed to lead from one rule set to another; nothing where they are the same."""
-    texts = [_table_input(table, _chains(old, table), _chains(new, table)) for table in dict.fromkeys((*old.tables, *new.tables))]
+    texts = []
+    for name in dict.fromkeys((*old.tables, *new.tables)):
+        if name not in old.tables:
+            texts.append(_fresh_table(new, new.tables[name]))
+        else:
+            texts.append(_table_input(name, _chains(old, name), _chains(new, name)))
     return "".join(texts)
+
+
+def _fresh_table(xtables: Xtables, table: Table) -> str:
+    """A table that is not there yet needs no comparing: its rules as they were written."""
+    rules = written(xtables, table)
+    builtin = _policies(table)
+    heads = [f"-P {chain} {policy}" for chain, policy in builtin.items() if policy != "ACCEPT"]
+    declared = [f":{chain} - [0:0]" for chain in table.chains if chain not in builtin]
+    return "\n".join([f"*{table.name}", *declared, *heads, f"{rules}COMMIT", ""]) if rules or declared or heads else ""
 
 
 def _table_input(table: str, old: dict[str, Sequence[str]], new: dict[str, Sequence[str]]) -> str:

@@ -60,6 +60,13 @@ def _print_table(xtables: Xtables, table: Table, *, counters: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+def written(xtables: Xtables, table: Table) -> str:
+    """The rules of a table, each with its chain, as input for a restore: as they were written, which may not be how iptables-save prints them."""
+    if isinstance(table.chains, TextChains):
+        return table.chains.written()
+    return "".join(f"{line}\n" for name in table.chains for line in chain_lines(xtables, table, name))
+
+
 def chain_lines(xtables: Xtables, table: Table, name: str) -> list[str]:
     """The rules of a chain as iptables-save prints them, ``-A CHAIN …``, with counters where they carry some."""
     if isinstance(table.chains, TextChains):
@@ -73,4 +80,4 @@ def parse_rule(text: str, family: int, *, chains: Container[str] | None = None, 
     return [(name, rule) for rule in rules]
 
 
-__all__ = ["Parsed", "apply_restore", "chain_lines", "parse_rule", "parse_save", "print_rule", "print_save"]
+__all__ = ["Parsed", "apply_restore", "chain_lines", "parse_rule", "parse_save", "print_rule", "print_save", "written"]

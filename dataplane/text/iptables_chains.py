@@ -122,6 +122,15 @@ class TextChains(Mapping[str, Chain]):
             body = bodies.get(name)
             yield (name, None, plain) if body is None else (name, body.policy, body.counters)
 
+    def written(self) -> str:
+        """All rules, each with its chain, as they were written (not as iptables-save prints them): input for a restore."""
+        plain = (self._text.read((start, end)) for start, end in sorted(zip(self._spans[::2], self._spans[1::2], strict=True)) if end)
+        others = (
+            f"{print_line(name, part, self._family, self._flavour)}\n" if isinstance(part, Rule) else self._text.read(part)
+            for name, body in self._bodies.items() for part in body.parts
+        )  # fmt: skip
+        return "".join((*others, *plain))
+
     def lines(self, name: str) -> list[str]:
         """The rules of a chain as iptables-save prints them."""
         return self._lines(name, self._find(name))

@@ -179,6 +179,6 @@ def test_without_root_it_says_so(monkeypatch):
 def test_a_dry_run_does_nothing(netns):
     began = time.monotonic()
     done = apply(compiled(EXTERNAL), netns, dry_run=True)
-    assert any(step.startswith("ip addr add") for step in done.steps)
+    assert any(step.text.startswith("ip addr add") for step in done.steps)
     assert not namespaces.exists(netns)
     assert time.monotonic() - began < 30
