@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 
 from dataplane.engine.fib_defaults import kernel_routes4, kernel_routes6
 from dataplane.inet import Prefix, mask_of
@@ -48,15 +49,21 @@ def _addresses(node: Node) -> list[tuple[int, int]]:
 
 
 def _links(node: Node) -> tuple[Link, ...]:
-    outside = Link(2, "eth0", addresses=tuple(Address(f, a, _NODE_LENGTH[f]) for f, a in _addresses(node)), mac="02:00:00:00:00:02")
+    outside = Link(2, "eth0", addresses=tuple(Address(f, a, _NODE_LENGTH[f]) for f, a in _addresses(node)), mac=_mac(node, 2))
     cidrs = [cidr for text in node.pod_cidrs if (cidr := sloppy_cidr(text)) is not None]
     if not cidrs:
         return LOOPBACK, outside
     pods = Link(
         3, "cni0", addresses=tuple(Address(cidr.family, cidr.address + 1, cidr.length or 0) for cidr in cidrs), kind="bridge",
-        mac="02:00:00:00:00:03",
+        mac=_mac(node, 3),
     )  # fmt: skip
     return LOOPBACK, outside, pods
+
+
+def _mac(node: Node, index: int) -> str:
+    """A locally administered MAC that no other node's link has: of the node's name and the link's index."""
+    digits = sha256(node.name.encode()).hexdigest()[:8]
+    return f"02:{':'.join(digits[at : at + 2] for at in range(0, 8, 2))}:{index:02x}"
 
 
 def _subnets(links: Sequence[Link], name: str) -> dict[int, Prefix]:
