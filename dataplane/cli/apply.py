@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import click
 
@@ -51,8 +50,10 @@ class _Progress:
     """Tells what is being done once it takes longer than a second."""
 
     def __init__(self) -> None:
-        self._since = time.monotonic()
+        from dataplane.adapters.lab.clock import now
+
+        self._now, self._since = now, now()
 
     def __call__(self, text: str) -> None:
-        if time.monotonic() - self._since > 1 and sys.stderr.isatty():
+        if self._now() - self._since > 1 and sys.stderr.isatty():
             click.echo(f"{text.splitlines()[0][:100]} …", err=True)
