@@ -129,6 +129,7 @@ def _unique(kernel: Kernel, conn: Conn, current: Tuple, wanted: Range, *, source
                 candidate = current._replace(src=used.src, sport=used.sport)
                 if _in_range(candidate, wanted):
                     if not _taken(kernel, conn, candidate):
+                        conn.random_source = other.random_source
                         return candidate
                     break
     mapped = _best_address(current, wanted, conn.zone, source=source)

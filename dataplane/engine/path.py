@@ -312,6 +312,10 @@ class Path:
         solicited = skb.family == 6 and skb.daddr >> 24 == (0xFF02 << 112 | 0x1FF << 24) >> 24
         if skb.daddr not in groups and not solicited:
             return End("drop", "a multicast group that this node has not joined")
+        if skb.family == 4 and skb.dst is None and skb.saddr:
+            invalid = self._invalid_source(skb, "")
+            if invalid:
+                return End("drop", invalid)
         skb.dst = Destination("MULTICAST", skb.indev)
         return self._deliver(skb)
 
