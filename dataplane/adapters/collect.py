@@ -88,7 +88,7 @@ def gather(
 ) -> dict[str, str]:  # fmt: skip
     """The contents of a snapshot's files by name. ApplyError where a tool fails.
 
-    ``flavours`` says which of the two iptables is asked (``{"iptables": "nft"}``); without it the one that has rules.
+    ``flavours`` says which of the two iptables is asked (``{"iptables": "nft"}``), without counters; else the one that has rules, with them.
     """
     absent = tools.missing(["ip"])
     if absent:
@@ -124,11 +124,14 @@ def _printed(netns: str | None, words: list[str], say: Callable[[str], None]) ->
 
 
 def rules(netns: str | None, prefix: str, flavour: str | None = None) -> str:
-    """What iptables-save -c prints, of the flavour that has rules; "" where neither has any."""
-    for one in (flavour,) if flavour else ("legacy", "nft"):
+    """What iptables-save -c prints, of the flavour that has rules; "" where neither has any. Of a named flavour, without counters."""
+    if flavour is not None:
+        tool = f"{prefix}-{flavour}-save"
+        return "" if tools.missing([tool]) else tools.run(netns, tool)
+    for one in ("legacy", "nft"):
         tool = f"{prefix}-{one}-save"
         if not tools.missing([tool]):
             text = tools.run(netns, tool, "-c")
-            if "\n[" in text or flavour:
+            if "\n[" in text:
                 return text
     return ""

@@ -15,7 +15,7 @@ from dataplane.rules.ipset import IPSet, IPSets
 from dataplane.rules.iptables import BUILTIN_CHAINS, Table, Xtables
 from dataplane.rules.nodestate import NodeState
 from dataplane.text import ipset, ipvsadm
-from dataplane.text.iptables import chain_lines, written
+from dataplane.text.iptables import chain_lines, same_source, written
 from dataplane.text.ipwords import address_words, route_words, rule_words
 
 _COMPARED: Final = 2000  # lines of one chain that are compared one by one; a longer stretch is written anew
@@ -62,7 +62,7 @@ def _set_lines(sets: IPSets) -> list[str]:
 
 def _rules(name: str, old: Xtables, new: Xtables) -> Iterator[Difference]:
     for table in dict.fromkeys((*old.tables, *new.tables)):
-        before, after = _chains(old, table), _chains(new, table)
+        before, after = _chains(old, new, table)
         for chain in dict.fromkeys((*before, *after)):
             there, wanted = before.get(chain, ()), after.get(chain, ())
             if there == wanted:
@@ -76,13 +76,23 @@ def _rules(name: str, old: Xtables, new: Xtables) -> Iterator[Difference]:
             yield Difference(f"{name} {table} {chain}", tuple(removed), tuple(added))
 
 
-def _chains(xtables: Xtables, table: str) -> dict[str, Sequence[str]]:
-    """Of each chain: its declaration, and its rules without counters."""
-    found = xtables.tables.get(table)
-    if found is None:
+def _chains(old: Xtables, new: Xtables, table: str) -> tuple[dict[str, Sequence[str]], dict[str, Sequence[str]]]:
+    """Of each chain: its declaration, and its rules without counters. Chains that were written alike are left out on both sides."""
+    one, other = old.tables.get(table), new.tables.get(table)
+    alike: set[str] = set()
+    if one is not None and other is not None:
+        policies = _policies(one), _policies(other)
+        common = (chain for chain in one.chains if chain in other.chains and policies[0].get(chain) == policies[1].get(chain))
+        alike = {chain for chain in common if same_source(one, other, chain)}
+    return _lines_of(old, one, alike), _lines_of(new, other, alike)
+
+
+def _lines_of(xtables: Xtables, table: Table | None, alike: set[str]) -> dict[str, Sequence[str]]:
+    if table is None:
         return {}
-    policies = _policies(found)
-    return {chain: [f":{chain} {policies.get(chain, '-')}", *_bare(chain_lines(xtables, found, chain))] for chain in found.chains}
+    policies = _policies(table)
+    chains = [chain for chain in table.chains if chain not in alike]
+    return {chain: [f":{chain} {policies.get(chain, '-')}", *_bare(chain_lines(xtables, table, chain))] for chain in chains}
 
 
 def _policies(table: Table) -> dict[str, str]:
@@ -119,7 +129,7 @@ def restore_input(old: Xtables, new: Xtables) -> str:
         if name not in old.tables:
             texts.append(_fresh_table(new, new.tables[name]))
         else:
-            texts.append(_table_input(name, _chains(old, name), _chains(new, name)))
+            texts.append(_table_input(name, *_chains(old, new, name), emptied=name not in new.tables))
     return "".join(texts)
 
 
@@ -132,10 +142,10 @@ def _fresh_table(xtables: Xtables, table: Table) -> str:
     return "\n".join([f"*{table.name}", *declared, *heads, f"{rules}COMMIT", ""]) if rules or declared or heads else ""
 
 
-def _table_input(table: str, old: dict[str, Sequence[str]], new: dict[str, Sequence[str]]) -> str:
+def _table_input(table: str, old: dict[str, Sequence[str]], new: dict[str, Sequence[str]], *, emptied: bool) -> str:
     """Chains are declared before they are jumped to, and go when nothing jumps to them any more."""
     builtin = BUILTIN_CHAINS.get(table, ())
-    if not new:
+    if emptied:
         new = {chain: [f":{chain} ACCEPT"] for chain in old if chain in builtin}
     declared = [f"{lines[0]} [0:0]" for chain, lines in new.items() if chain not in old and chain not in builtin]
     rules: list[str] = []

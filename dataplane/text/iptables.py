@@ -60,6 +60,14 @@ def _print_table(xtables: Xtables, table: Table, *, counters: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+def same_source(one: Table, other: Table, name: str) -> bool:
+    """Whether a chain was written alike in both, so that its rules need not be compared; False says nothing."""
+    if not isinstance(one.chains, TextChains) or not isinstance(other.chains, TextChains):
+        return False
+    source = one.chains.source(name)
+    return source is not None and source == other.chains.source(name)
+
+
 def written(xtables: Xtables, table: Table) -> str:
     """The rules of a table, each with its chain, as input for a restore: as they were written, which may not be how iptables-save prints them."""
     if isinstance(table.chains, TextChains):
@@ -80,4 +88,4 @@ def parse_rule(text: str, family: int, *, chains: Container[str] | None = None, 
     return [(name, rule) for rule in rules]
 
 
-__all__ = ["Parsed", "apply_restore", "chain_lines", "parse_rule", "parse_save", "print_rule", "print_save", "written"]
+__all__ = ["Parsed", "apply_restore", "chain_lines", "parse_rule", "parse_save", "print_rule", "print_save", "same_source", "written"]

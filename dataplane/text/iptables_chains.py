@@ -122,6 +122,12 @@ class TextChains(Mapping[str, Chain]):
             body = bodies.get(name)
             yield (name, None, plain) if body is None else (name, body.policy, body.counters)
 
+    def source(self, name: str) -> str | None:
+        """A chain's rules as they were written, with their counters; None where they are not text any more."""
+        parts = self._parts(name, self._find(name))
+        texts = [self._text.read(part) for part in parts if not isinstance(part, Rule)]
+        return "".join(texts) if len(texts) == len(parts) else None
+
     def written(self) -> str:
         """All rules, each with its chain, as they were written (not as iptables-save prints them): input for a restore."""
         plain = (self._text.read((start, end)) for start, end in sorted(zip(self._spans[::2], self._spans[1::2], strict=True)) if end)
