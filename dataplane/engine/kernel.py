@@ -68,6 +68,7 @@ class MemoryLayer(dict[Hashable, Any]):  # Any: values are Memory; None hides wh
 class Kernel:
     """``now`` is the virtual clock in seconds; ``wall`` the Unix time that ``now == 0`` stands for (-m time).
 
+    ``hears_itself``: copies of the node's own broadcasts come back to it (not where a watching chain behind POSTROUTING takes them away).
     ``assume`` answers what is not modelled: True or False lets unknown matches match or not; None makes them Unknown.
     """
 
@@ -80,6 +81,7 @@ class Kernel:
     now: float = 0.0
     wall: float = 0.0
     memory: dict[Hashable, Any] = field(default_factory=dict)  # values are Memory
+    hears_itself: bool = True
     assume: bool | None = None
     notes: list[str] = field(default_factory=list)  # what was assumed on the way of the packet at hand
     events: list[Event] = field(default_factory=list)  # of the packet at hand

@@ -52,13 +52,14 @@ class Netns:
     """
 
     def __init__(
-        self, state: NodeState, *, assume: bool | None = None, verbose: bool = False, linear: bool = False, wall: float = 0.0
-    ) -> None:
+        self, state: NodeState, *, assume: bool | None = None, verbose: bool = False, linear: bool = False, wall: float = 0.0,
+        hears_itself: bool = True,
+    ) -> None:  # fmt: skip
         self.state = state
         self._verbose, self._linear = verbose, linear
         self.kernel = Kernel(
             fib=Fib(state), conntrack=ConnTable(state.connections), sysctls=Sysctls(state.sysctls),
-            links={link.name: link for link in state.links}, ipsets=state.ipsets.sets, assume=assume, wall=wall,
+            links={link.name: link for link in state.links}, ipsets=state.ipsets.sets, assume=assume, wall=wall, hears_itself=hears_itself,
         )  # fmt: skip
         self.hooks: Hooks = {}
         for family in (4, 6):
@@ -123,7 +124,10 @@ class Netns:
 
     def fork(self) -> Netns:
         """A namespace of the same rules whose connections and counters change independently."""
-        other = Netns(self.state, assume=self.kernel.assume, verbose=self._verbose, linear=self._linear, wall=self.kernel.wall)
+        mine = self.kernel
+        other = Netns(
+            self.state, assume=mine.assume, verbose=self._verbose, linear=self._linear, wall=mine.wall, hears_itself=mine.hears_itself
+        )  # fmt: skip
         other.kernel.now = self.kernel.now
         other.kernel.conntrack = self.kernel.conntrack.fork()
         other.kernel.memory = {key: value.copy() for key, value in self.kernel.memory.items()}

@@ -171,7 +171,7 @@ class Path:
         if skb.family == 4 and joined and not self._is_loopback(found.dev):
             self.kernel.events.append(COPY_BEGINS)
             twin = copy(skb)
-            if self._run(Hook.POSTROUTING, twin, "", found.dev) is None:
+            if self._run(Hook.POSTROUTING, twin, "", found.dev) is None and self.kernel.hears_itself:
                 self._loop(twin, found.dev, "loopback")
             self.kernel.events.append(COPY_ENDS)
 

@@ -19,7 +19,7 @@ from dataplane.engine.choices import Choices
 from dataplane.engine.conntrack import ConnTable
 from dataplane.engine.netns import Netns, Possibility
 from dataplane.packet import Packet as Modelled
-from dataplane.trace import COPY_BEGINS, COPY_ENDS, HookEvent, PolicyEvent, RuleEvent, RuleRef, Trace
+from dataplane.trace import PolicyEvent, RuleEvent, RuleRef, Trace
 from dataplane.verify.compare import agrees, said
 from dataplane.verify.modelled import modelled
 
@@ -80,6 +80,7 @@ class Follower:
         #: How often each rule was met: at least, and at most (where the kernel's way is not known for certain).
         self.least: Counter[RuleRef] = Counter()
         self.most: Counter[RuleRef] = Counter()
+        self.lost = False  # states had to be given up: what was counted says nothing any more
 
     @property
     def worlds(self) -> list[World]:
@@ -159,6 +160,7 @@ class Follower:
         for world, one in sorted(chosen, key=lambda pair: -pair[1].probability):
             kinds.setdefault((id(world.conntrack), _kind(one)), (world, one))
         kept = list(kinds.values())[:_MOST_WORLDS]
+        self.lost = self.lost or len(kinds) > _MOST_WORLDS
         left = Counter(id(world.conntrack) for world, _ in kept)
         settled = []
         for world, one in kept:
@@ -203,16 +205,7 @@ def _kind(one: Possibility) -> object:
 
 
 def _rules(trace: Trace) -> Counter[RuleRef]:
-    """How often each rule was met. The copy of a packet that the node sends to itself ends with the watching chain behind POSTROUTING."""
-    found: Counter[RuleRef] = Counter()
-    unseen, copied = False, False
-    for event in trace.events:
-        if event in (COPY_BEGINS, COPY_ENDS):
-            copied, unseen = event == COPY_BEGINS, False
-        elif isinstance(event, HookEvent):
-            unseen = copied and event.hook != "POSTROUTING"
-        elif isinstance(event, RuleEvent | PolicyEvent) and not unseen:
-            found[event.ref] += 1
+    found = Counter(event.ref for event in trace.events if isinstance(event, RuleEvent | PolicyEvent))
     for reply in trace.replies:
         found.update(_rules(reply))
     return found
