@@ -6,9 +6,10 @@ what it was. A journal tells whoever comes after a killed process (see namespace
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Final, NamedTuple
 
 from dataplane.adapters import namespaces, network, ruleset, tools
@@ -16,12 +17,18 @@ from dataplane.adapters.collect import gather
 from dataplane.adapters.namespaces import Journal
 from dataplane.adapters.network import QUIET, Ends, Step
 from dataplane.errors import ApplyError, ParseError
+from dataplane.inet import format_address
+from dataplane.rules.network import Connection
 from dataplane.rules.nodestate import LOOPBACK, NodeState
+from dataplane.text.conntrack import parse_connections
 from dataplane.text.snapshot import parse_snapshot
 
 #: Writing these sets every interface's own value, so they come before those.
 _FIRST: Final = ("net.ipv4.ip_forward", "net.ipv4.conf.all.", "net.ipv4.conf.default.", "net.ipv6.conf.all.", "net.ipv6.conf.default.")
 _EMPTY: Final = NodeState(links=(replace(LOOPBACK, flags=("LOOPBACK",), addresses=()),), routes4=(), routes6=())
+
+
+Stale = Callable[[Sequence[Connection]], Sequence[Connection]]
 
 
 class Done(NamedTuple):
@@ -32,10 +39,12 @@ class Done(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def apply(want: NodeState, name: str, *, dry_run: bool = False, say: Callable[[str], None] = lambda text: None) -> Done:
+def apply(
+    want: NodeState, name: str, *, dry_run: bool = False, stale: Stale | None = None, say: Callable[[str], None] = lambda text: None
+) -> Done:  # fmt: skip
     """Makes a namespace what a state says. ApplyError where something is missing or the kernel refuses: then all is as it was.
 
-    ``dry_run``: plans and checks only. ``say`` is told each step as it begins.
+    ``dry_run``: plans and checks only. ``say`` is told each step as it begins. ``stale`` says which connections the new state makes void.
     """
     namespaces.checked(name)
     tools.need_root("dataplane apply", "dataplane compile and trace work without")
@@ -56,8 +65,26 @@ def apply(want: NodeState, name: str, *, dry_run: bool = False, say: Callable[[s
                 return Done(made, tuple(steps))
             namespaces.write(Journal(name, "making" if made else "changing", namespaces.outside_of(name)))
             refused = _carry_out(steps, name, made=made, had=have, say=say)
+            if stale is not None and not made:
+                steps += _forget(namespaces.path_of(name), stale, say)
         namespaces.write(Journal(name, "done", namespaces.outside_of(name)))
     return Done(made, tuple(steps), tuple(refused))
+
+
+def _forget(netns: str, stale: Stale, say: Callable[[str], None]) -> list[Step]:
+    """Deletes the connections that the new rules make void, as kube-proxy does after a sync."""
+    if tools.missing(["conntrack"]):
+        say("conntrack is not installed: flows to endpoints that are gone stay until they time out")
+        return []
+    done = []
+    for one in stale(parse_connections(tools.run(netns, "conntrack", "-L", "-o", "extended", "-p", "udp"))):
+        source, destination = (format_address(one.family, address) for address in (one.original.src, one.original.dst))
+        words = ["-D", "-f", f"ipv{one.family}", "-p", "udp", "-s", source, "-d", destination, "--sport", str(one.original.sport), "--dport", str(one.original.dport)]
+        step = Step(f"conntrack {' '.join(words)}", partial(tools.run, netns, "conntrack", *words))
+        say(step.text)
+        step.run()
+        done.append(step)
+    return done
 
 
 def cleanup(name: str, *, say: Callable[[str], None] = lambda text: None) -> None:

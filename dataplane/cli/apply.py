@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import click
 
-from dataplane.cli.source import Source, manifest_options, state_of
+from dataplane.cli.source import Source, compiled, manifest_options, state_of
 
 
 @click.command("apply")
@@ -30,9 +31,13 @@ def command(
     Where anything fails, the namespace is led back to what it was, or removed if it is new.
     """
     from dataplane.adapters.apply import apply
+    from dataplane.proxy.conntrack_cleanup import stale
 
-    state = state_of(Source(files, snapshot, node, config, network, families, recursive, mode))
-    done = apply(state, name, dry_run=dry_run, say=_Progress())
+    source = Source(files, snapshot, node, config, network, families, recursive, mode)
+    made = compiled(source) if files and snapshot is None else None
+    frontends = made.frontends if made is not None else ()
+    state = made.state if made is not None else state_of(source)
+    done = apply(state, name, dry_run=dry_run, stale=partial(stale, frontends) if frontends else None, say=_Progress())
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
     if dry_run:

@@ -15,6 +15,7 @@ from dataplane.errors import UnsupportedError
 from dataplane.kube.objects import Cluster, KubeProxyConfiguration, Node
 from dataplane.proxy import iptables, ipvs, ipvs_node
 from dataplane.proxy.addresses import sloppy_address
+from dataplane.proxy.conntrack_cleanup import Frontends, udp_frontends
 from dataplane.proxy.endpoints import Endpoint, endpoints_map
 from dataplane.proxy.network import plain_network
 from dataplane.proxy.nodeport_addresses import local_detector, node_addresses, nodeport_addresses
@@ -27,11 +28,12 @@ from dataplane.text.iptables import apply_restore
 
 
 class Compiled(NamedTuple):
-    """``restore`` is the restore input of each family; ``notes`` are sentences for the user."""
+    """``restore`` is the restore input of each family; ``notes`` are sentences for the user; ``frontends`` what UDP flows may go to."""
 
     state: NodeState
     restore: dict[int, str]
     notes: tuple[str, ...] = ()
+    frontends: tuple[Frontends, ...] = ()
 
 
 def node_families(node: Node) -> tuple[int, ...]:
@@ -66,7 +68,7 @@ def compile_node(
         iptables=_state(texts.get(4), 4) or base.iptables,
         ip6tables=_state(texts.get(6), 6) or base.ip6tables,
     )
-    return Compiled(state, texts, tuple(dict.fromkeys(notes)))
+    return Compiled(state, texts, tuple(dict.fromkeys(notes)), tuple(udp_frontends(cluster, node, config, family) for family in chosen))
 
 
 def _with_sysctls(state: NodeState, config: KubeProxyConfiguration) -> NodeState:
