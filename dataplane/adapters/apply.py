@@ -18,9 +18,11 @@ from dataplane.adapters.namespaces import Journal
 from dataplane.adapters.network import QUIET, Ends, Step
 from dataplane.errors import ApplyError, ParseError
 from dataplane.inet import format_address
+from dataplane.rules.ipset import IPSets
 from dataplane.rules.network import Connection
 from dataplane.rules.nodestate import LOOPBACK, NodeState
 from dataplane.text.conntrack import parse_connections
+from dataplane.text.kube_rules import with_kube_rules
 from dataplane.text.snapshot import parse_snapshot
 
 #: Writing these sets every interface's own value, so they come before those.
@@ -69,6 +71,40 @@ def apply(
                 steps += _forget(namespaces.path_of(name), stale, say)
         namespaces.write(Journal(name, "done", namespaces.outside_of(name)))
     return Done(made, tuple(steps), tuple(refused))
+
+
+def apply_host(want: NodeState | None, *, dry_run: bool = False, say: Callable[[str], None] = lambda text: None) -> Done:
+    """Exchanges kube-proxy's own chains, jumps and sets on this very host for those of a state (None: takes them away); all else stays.
+
+    ApplyError where the kernel refuses: then the rules are as they were.
+    """
+    like = want if want is not None else NodeState()
+    tools.need_root("dataplane apply --host", "dataplane compile and trace work without")
+    named = ruleset.accounts(like)
+    absent = tools.missing(ruleset.needed(like, named))
+    if absent:
+        raise ApplyError(f"not installed: {', '.join(absent)}; nothing was done")
+    with namespaces.alone("host"):
+        have = observe(None, like)
+        sets = {name: one for name, one in have.ipsets.sets.items() if not name.startswith("KUBE-")}
+        target = replace(
+            have,
+            iptables=with_kube_rules(have.iptables, want.iptables if want is not None else None),
+            ip6tables=with_kube_rules(have.ip6tables, want.ip6tables if want is not None else None),
+            ipsets=IPSets({**sets, **{name: one for name, one in like.ipsets.sets.items() if name.startswith("KUBE-")}}),
+        )  # fmt: skip
+        steps = list(ruleset.steps(have, target, None, named))
+        if dry_run:
+            return Done(False, tuple(steps))
+        try:
+            for step in steps:
+                say(step.text)
+                step.run()
+        except ApplyError:
+            for step in ruleset.steps(observe(None, like), have, None, set()):
+                step.run()
+            raise
+    return Done(False, tuple(steps))
 
 
 def _forget(netns: str, stale: Stale, say: Callable[[str], None]) -> list[Step]:
