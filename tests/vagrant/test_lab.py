@@ -42,7 +42,7 @@ def test_here():
 
 def test_in_user_mode_linux():
     said = in_uml(
-        f"export DATAPLANE={COMMAND}; sh {PROVISION} >&2; mount -t tmpfs tmpfs /tmp; sh {LAB}", "curl", "iptables-legacy-restore", load=("veth", "bridge"),
+        f"export DATAPLANE={COMMAND}; sh {PROVISION} >&2; sh {LAB}", "curl", "iptables-legacy-restore", load=("veth", "bridge"),
         memory=768, timeout=280,
     )  # fmt: skip
     judged(said)
