@@ -132,6 +132,9 @@ def _unique(kernel: Kernel, conn: Conn, current: Tuple, wanted: Range, *, source
                         conn.random_source = other.random_source
                         return candidate
                     break
+    low, high, port, last = wanted.low, wanted.high, wanted.port_low, wanted.port_high
+    if not source and low is not None and low == high and port is not None and port == last and current.protocol in _PORTS:
+        return Tuple(current.src, low, current.protocol, current.sport, port)  # nothing to choose, taken or not
     mapped = _best_address(current, wanted, conn.zone, source=source)
     if not wanted.random:
         if wanted.port_low is not None:
