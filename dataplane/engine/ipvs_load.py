@@ -7,8 +7,11 @@ Source: ip_vs_dest_conn_overhead (include/net/ip_vs.h), net/netfilter/ipvs/ip_vs
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from dataplane.engine.ipvs_dest import Dest
+
+_MORE_THAN_ANY: Final = 1 << 64
 
 
 def overhead(dest: Dest) -> int:
@@ -18,17 +21,25 @@ def overhead(dest: Dest) -> int:
 
 def least_connections(dests: Iterable[Dest]) -> Dest | None:
     """lc: the least overhead; a weight says only whether there may be connections."""
-    return min((dest for dest in dests if dest.weight and not dest.overloaded), key=overhead, default=None)
+    least, cost = None, _MORE_THAN_ANY
+    for dest in dests:
+        its = (dest.active << 8) + dest.inactive
+        if its < cost and dest.weight and not dest.overloaded:
+            least, cost = dest, its
+    return least
+
+
+# In the two below the first one to be taken is compared with a load of 1/0; no weight of 0 is ever less than another.
 
 
 def least_overhead(dests: Iterable[Dest]) -> Dest | None:
     """wlc: the least overhead by weight."""
     least, cost, weight = None, 1, 0
     for dest in dests:
-        if dest.weight > 0 and not dest.overloaded:
-            its = (dest.active << 8) + dest.inactive
-            if cost * dest.weight > its * weight or least is None:
-                least, cost, weight = dest, its, dest.weight
+        its = (dest.active << 8) + dest.inactive
+        its_weight = dest.weight
+        if cost * its_weight > its * weight and not dest.overloaded:
+            least, cost, weight = dest, its, its_weight
     return least
 
 
@@ -36,10 +47,9 @@ def least_delay(dests: Iterable[Dest]) -> Dest | None:
     """sed: the least number of active connections, the coming one too, by weight."""
     least, cost, weight = None, 1, 0
     for dest in dests:
-        if dest.weight > 0 and not dest.overloaded:
-            its = dest.active + 1
-            if least is None or cost * dest.weight > its * weight:
-                least, cost, weight = dest, its, dest.weight
+        its, its_weight = dest.active + 1, dest.weight
+        if cost * its_weight > its * weight and not dest.overloaded:
+            least, cost, weight = dest, its, its_weight
     return least
 
 

@@ -152,16 +152,20 @@ class WeightedRoundRobin:
 
 def failover(dests: Iterable[Dest]) -> Dest | None:
     """fo: the greatest weight takes all."""
-    return _greatest(dest for dest in dests if dest.weight > 0 and not dest.overloaded)
+    greatest, weight = None, 0
+    for dest in dests:
+        if dest.weight > weight and not dest.overloaded:
+            greatest, weight = dest, dest.weight
+    return greatest
 
 
 def overflow(dests: Iterable[Dest]) -> Dest | None:
     """ovf: the greatest weight of those with no more active connections than their weight."""
-    return _greatest(dest for dest in dests if dest.weight and dest.active <= dest.weight and not dest.overloaded)
-
-
-def _greatest(dests: Iterable[Dest]) -> Dest | None:
-    return max(dests, key=lambda dest: dest.weight, default=None)
+    greatest, weight = None, 0
+    for dest in dests:
+        if dest.weight > weight and dest.active <= dest.weight and not dest.overloaded:
+            greatest, weight = dest, dest.weight
+    return greatest
 
 
 _STATELESS: Final[dict[str, Callable[[list[Dest]], Dest | None]]] = {
