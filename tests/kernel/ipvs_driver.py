@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 PORTS = (8000, 8001, 8002)
 PKTINFO = {socket.AF_INET: (socket.IPPROTO_IP, 8), socket.AF_INET6: (socket.IPPROTO_IPV6, 49)}  # IP_PKTINFO, IPV6_RECVPKTINFO
@@ -102,7 +103,7 @@ def play(servers: Servers, mark: int, history: list[list]) -> list[str]:
 
 def main() -> None:
     servers = {family: Servers(family) for family in (socket.AF_INET, socket.AF_INET6)}
-    with open(sys.argv[1], encoding="utf-8") as lines:
+    with Path(sys.argv[1]).open(encoding="utf-8") as lines:
         for line in lines:
             case = json.loads(line)
             ipvsadm("-C")
