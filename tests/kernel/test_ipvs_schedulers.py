@@ -15,7 +15,7 @@ from dataplane.engine.ipvs_schedulers import make_scheduler
 from dataplane.rules.ipvs import SCHEDULERS
 from tests.uml import in_uml
 
-CASES_EACH = int(os.environ.get("DATAPLANE_IPVS_CASES", "2"))
+CASES_EACH = int(os.environ.get("DATAPLANE_IPVS_CASES", "1"))
 STEPS = 60
 MODULES = tuple(f"ip_vs_{name}" for name in SCHEDULERS)
 
