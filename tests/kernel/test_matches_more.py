@@ -62,7 +62,8 @@ def test_times_and_days() -> None:
     texts = [
         "", f"--weekdays {today}", f"! --weekdays {today}", f"--weekdays {tomorrow}", f"--monthdays {now.day}", f"! --monthdays {now.day}",
         f"--timestart {hour}", f"--timestop {hour}", f"--timestart {hour} --timestop {later}", f"--timestart {later} --timestop {hour}",
-        f"--timestart {later} --timestop {hour} --contiguous --weekdays {today}", f"--datestart {now:%Y-%m-%d}", f"--datestop {now:%Y-%m-%d}",
+        *([f"--timestart {later} --timestop {hour} --contiguous --weekdays {today}"] if hour < later else ()),  # the tool wants the stop first
+        f"--datestart {now:%Y-%m-%d}", f"--datestop {now:%Y-%m-%d}",
         f"--datestart {now + timedelta(days=1):%Y-%m-%d}", f"--datestart 2020-01-01 --datestop {now + timedelta(days=1):%Y-%m-%d}",
         f"--timestart 23:59:59 --timestop {later} --contiguous --weekdays {tomorrow}", f"--timestart 23:59:59 --timestop {later} --contiguous",
     ]  # fmt: skip
