@@ -172,12 +172,12 @@ class Cluster:
 
     def node(self, name: str | None = None, mode: str = "iptables", **options: Any) -> Node:  # Any: options of compile_node
         """One node as kube-proxy would program it."""
-        if mode != "iptables":
-            raise UnsupportedError(f"mode {mode!r} is not built yet: only iptables is")
+        if mode not in ("iptables", "ipvs"):
+            raise UnsupportedError(f"mode {mode!r} is not built yet: only iptables and ipvs are")
         from dataplane.kube.load import node_of
         from dataplane.proxy.compile import compile_node
 
-        compiled = compile_node(self.objects, node_of(self.objects, name), **options)
+        compiled = compile_node(self.objects, node_of(self.objects, name), mode=mode, **options)
         return Node(compiled.state, notes=compiled.notes, observer=self._observer)
 
 

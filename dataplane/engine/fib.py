@@ -146,11 +146,12 @@ class Fib:
         return None
 
     def _usable(self, route: Route, flow: Flow) -> list[NextHop]:
+        """Next hops on links that are up. The node's own addresses are its own on any link (fib_sync_down_dev spares them)."""
         hops = []
         for hop in route.nexthops:
             dev = hop.dev or ""
             link = self.links.get(dev)
-            if "dead" in hop.flags or (link is not None and not link.up):
+            if "dead" in hop.flags or (link is not None and not link.up and route.type != "local"):
                 continue
             if flow.oif and flow.oif != dev:
                 continue

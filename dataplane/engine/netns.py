@@ -1,6 +1,6 @@
 """Netns: one node's kernel put together from a NodeState, ready to take packets.
 
-It registers tables, conntrack and NAT at their hooks by priority, feeds packets to the path, sends on what the node answers, and gives
+It registers tables, conntrack, NAT and IPVS at their hooks by priority, feeds packets to the path, sends on what the node answers, and gives
 back Traces. State (connections, recent lists, buckets) is shared between packets until ``fork`` or ``outcomes``.
 """
 
@@ -17,6 +17,7 @@ from dataplane.engine.conntrack import ConnTable, is_reply
 from dataplane.engine.fib import Fib
 from dataplane.engine.hooks import Hook, HookFunction, Priority
 from dataplane.engine.iptables import TableWalk
+from dataplane.engine.ipvs import IPVSHooks
 from dataplane.engine.kernel import Kernel, MemoryLayer
 from dataplane.engine.path import End, Hooks, Path
 from dataplane.engine.skb import Skb
@@ -64,6 +65,8 @@ class Netns:
         for family in (4, 6):
             self._register(family, state.xtables(family))
         self._path = Path(self.kernel, self.hooks)
+        self.ipvs = IPVSHooks(self.kernel, state.ipvs, self._path.reroute)
+        self._register_ipvs()
 
     # ------------------------------------------------------------------ packets
 
@@ -153,6 +156,7 @@ class Netns:
         return self._finish(packet, None, skb, self._path.send(skb))
 
     def _begin(self) -> None:
+        self.ipvs.table.expire()
         self.kernel.events = []
         self.kernel.visited = 0
         self.kernel.notes.clear()
@@ -219,6 +223,12 @@ class Netns:
             lookup = walk.hook_function(name) if name in table.chains else None
             priority = Priority.NAT_SRC if nat.is_source_hook(hook) else Priority.NAT_DST
             self._add(family, hook, priority, "nat", nat.hook_function(self.kernel, lookup))
+
+    def _register_ipvs(self) -> None:
+        """Its hooks are there in the families that have virtual servers (ip_vs_register_hooks)."""
+        for family in self.ipvs.services.families:
+            for hook, priority, function in self.ipvs.functions():
+                self._add(family, hook, priority, "ipvs", function)
 
     def _walk(self, table: Table, family: int) -> TableWalk:
         return TableWalk(table, family, self.kernel, linear=self._linear, verbose=self._verbose)
