@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from dataplane.engine.conntrack import Tuple
 from dataplane.engine.kernel import MemoryLayer
 from dataplane.inet import SCTP, TCP, UDP, format_endpoint
+from dataplane.rules.network import Tuple
 
 if TYPE_CHECKING:
     from dataplane.engine.ipvs_dest import Dest
@@ -101,6 +101,30 @@ class _Timers:
         return _Timers(list(self.heap), self.number)
 
 
+def connection(kernel: Kernel, number: int) -> IPVSConn | None:
+    """A connection by its number."""
+    found: IPVSConn | None = kernel.memory.get(("ipvs", "conn", number))
+    return found
+
+
+def connection_of_request(kernel: Kernel, ends: Ends) -> IPVSConn | None:
+    """The connection of a packet from a client to a virtual server (``ip_vs_conn_in_get``)."""
+    return _first(kernel, "requests", ends, template=False)
+
+
+def connection_of_reply(kernel: Kernel, ends: Ends) -> IPVSConn | None:
+    """The connection of a packet from a real server to a client (``ip_vs_conn_out_get``)."""
+    return _first(kernel, "replies", ends, template=False)
+
+
+def _first(kernel: Kernel, way: str, ends: Ends, *, template: bool) -> IPVSConn | None:
+    for number in kernel.memory.get(("ipvs", way, ends), ()):
+        conn = connection(kernel, number)
+        if conn is not None and conn.template == template:
+            return conn
+    return None
+
+
 class ConnectionTable:
     """All IPVS connections of a namespace. ``dest_of`` finds the counted real server of a connection, None for one that has none."""
 
@@ -112,27 +136,19 @@ class ConnectionTable:
 
     def get(self, number: int) -> IPVSConn | None:
         """A connection by its number."""
-        found: IPVSConn | None = self._kernel.memory.get(("ipvs", "conn", number))
-        return found
+        return connection(self._kernel, number)
 
     def of_request(self, ends: Ends) -> IPVSConn | None:
-        """The connection of a packet from a client to a virtual server (``ip_vs_conn_in_get``)."""
-        return self._first("requests", ends, template=False)
+        """``connection_of_request``."""
+        return connection_of_request(self._kernel, ends)
 
     def of_reply(self, ends: Ends) -> IPVSConn | None:
-        """The connection of a packet from a real server to a client (``ip_vs_conn_out_get``)."""
-        return self._first("replies", ends, template=False)
+        """``connection_of_reply``."""
+        return connection_of_reply(self._kernel, ends)
 
     def template_of(self, ends: Ends) -> IPVSConn | None:
         """The template of a client's network, whose port is 0 (``ip_vs_ct_in_get``)."""
-        return self._first("requests", ends, template=True)
-
-    def _first(self, way: str, ends: Ends, *, template: bool) -> IPVSConn | None:
-        for number in self._kernel.memory.get(("ipvs", way, ends), ()):
-            conn = self.get(number)
-            if conn is not None and conn.template == template:
-                return conn
-        return None
+        return _first(self._kernel, "requests", ends, template=True)
 
     def __iter__(self) -> Iterator[IPVSConn]:
         """Every connection, in the order in which they were made."""
