@@ -61,12 +61,15 @@ def _header(packet: Skb | Packet, *, quoted: bool = False) -> _Header:
 
 
 class IPVSHooks:
-    """IPVS of one namespace. ``reroute`` gives a packet of the node's own the route that fits it now."""
+    """IPVS of one namespace. ``reroute`` gives a packet of the node's own the route that fits it now.
 
-    def __init__(self, kernel: Kernel, given: IPVS, reroute: Callable[[Skb], Destination]) -> None:
+    ``fresh``: nobody has asked a virtual server before, so that schedulers begin at the beginning; else whose turn it is is a choice.
+    """
+
+    def __init__(self, kernel: Kernel, given: IPVS, reroute: Callable[[Skb], Destination], *, fresh: bool = False) -> None:
         self._kernel, self._reroute = kernel, reroute
         self._timeouts = given.timeouts
-        self.services = Services(kernel, given.servers)
+        self.services = Services(kernel, given.servers, fresh=fresh)
         self.table = ConnectionTable(kernel, self.services.dest)
         self._scheduling = Scheduling(kernel, self.services, self.table)
 

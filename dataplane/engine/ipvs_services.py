@@ -45,8 +45,8 @@ class ServiceState:
 class Services:
     """All virtual servers; ``families`` are those that have any."""
 
-    def __init__(self, kernel: Kernel, servers: Iterable[VirtualServer]) -> None:
-        self._kernel = kernel
+    def __init__(self, kernel: Kernel, servers: Iterable[VirtualServer], *, fresh: bool) -> None:
+        self._kernel, self._fresh = kernel, fresh
         self._servers = {one.key: one for one in servers}
         self.families = frozenset(one.family for one in self._servers.values())
         self._ftp = frozenset(one.family for one in self._servers.values() if one.port == FTP)
@@ -95,7 +95,7 @@ class Services:
             service.add(dest)
             servers[server_key(server)] = dest
         tunnels = {server_key(server): server.tunnel for server in one.servers if server.tunnel is not None}
-        return ServiceState(service, make_scheduler(one.scheduler, service, self._kernel.now), servers, tunnels)
+        return ServiceState(service, make_scheduler(one.scheduler, service, self._kernel.now), servers, tunnels, self._fresh)
 
 
 def server_key(server: RealServer | Dest) -> ServerKey:

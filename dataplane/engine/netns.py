@@ -50,13 +50,15 @@ class Netns:
     """One network namespace. ``assume`` says whether matches without a model match; None makes the answer *unknown*.
 
     ``verbose`` records every rule that did not match, with the reason; ``linear`` walks without the index (same meaning).
+    ``fresh``: the node was programmed just now, so that IPVS's schedulers begin at the beginning; else whose turn it is is a choice.
     """
 
     def __init__(
-        self, state: NodeState, *, assume: bool | None = None, verbose: bool = False, linear: bool = False, wall: float = 0.0
-    ) -> None:
+        self, state: NodeState, *, assume: bool | None = None, verbose: bool = False, linear: bool = False, wall: float = 0.0,
+        fresh: bool = False,
+    ) -> None:  # fmt: skip
         self.state = state
-        self._verbose, self._linear = verbose, linear
+        self._verbose, self._linear, self._fresh = verbose, linear, fresh
         self.kernel = Kernel(
             fib=Fib(state), conntrack=ConnTable(state.connections), sysctls=Sysctls(state.sysctls),
             links={link.name: link for link in state.links}, ipsets=state.ipsets.sets, assume=assume, wall=wall,
@@ -65,7 +67,7 @@ class Netns:
         for family in (4, 6):
             self._register(family, state.xtables(family))
         self._path = Path(self.kernel, self.hooks)
-        self.ipvs = IPVSHooks(self.kernel, state.ipvs, self._path.reroute)
+        self.ipvs = IPVSHooks(self.kernel, state.ipvs, self._path.reroute, fresh=fresh)
         self._register_ipvs()
 
     # ------------------------------------------------------------------ packets
@@ -126,7 +128,7 @@ class Netns:
 
     def fork(self) -> Netns:
         """A namespace of the same rules whose connections and counters change independently."""
-        other = Netns(self.state, assume=self.kernel.assume, verbose=self._verbose, linear=self._linear, wall=self.kernel.wall)
+        other = Netns(self.state, assume=self.kernel.assume, verbose=self._verbose, linear=self._linear, wall=self.kernel.wall, fresh=self._fresh)
         other.kernel.now = self.kernel.now
         other.kernel.conntrack = self.kernel.conntrack.fork()
         other.kernel.memory = {key: value.copy() for key, value in self.kernel.memory.items()}
