@@ -87,7 +87,7 @@ class IPVSHooks:
     def request(self, skb: Skb, state: HookState) -> Verdict:
         """``ip_vs_in_hook``: a packet to a virtual server goes to its connection's real server, or to a newly chosen one."""
         received = state.hook != Hook.OUTPUT
-        if skb.ipvs_property or skb.dst is None or (received and skb.pkttype != "host") or self._flag("backup_only"):
+        if skb.ipvs_property or skb.dst is None or (received and skb.pkttype != "host"):
             return ACCEPT
         if skb.is_icmp:
             verdict = self._error_in(skb, state)
@@ -254,7 +254,7 @@ class IPVSHooks:
 
     def error_to_server(self, skb: Skb, state: HookState) -> Verdict:
         """``ip_vs_forward_icmp``: an error that is not for this node may yet be about a virtual server chosen by mark."""
-        if not skb.is_icmp or self._flag("backup_only"):
+        if not skb.is_icmp:
             return ACCEPT
         verdict = self._error_in(skb, state)
         return ACCEPT if verdict is None else verdict
@@ -278,7 +278,10 @@ class IPVSHooks:
         return self._send(skb, conn, state, error=True)
 
     def _error_out(self, skb: Skb, state: HookState) -> Verdict | None:
-        """A real server's error about a request comes from the virtual server; None for no error at all."""
+        """A real server's error about a request comes from the virtual server; None for no error at all.
+
+        IPVS verifies checksums without the pseudo header: an ICMPv6 one is wrong to it unless conntrack has found it right before.
+        """
         header = _quoted(skb)
         if header is None or isinstance(header, Accept):
             return header
@@ -287,6 +290,8 @@ class IPVSHooks:
             return ACCEPT
         self._tell("ICMP error about a request", conn, "its connection is known")
         if conn.method == "masq":
+            if skb.bad_checksum or (skb.family == 6 and not skb.checksum_known):
+                return Drop("IPVS holds the checksum of an ICMP error for wrong")
             assert skb.inner is not None
             old = skb.saddr, 0
             skb.saddr = conn.virtual[0]

@@ -18,12 +18,14 @@ from dataplane.engine.fib import Fib
 from dataplane.engine.hooks import Hook, HookFunction, Priority
 from dataplane.engine.iptables import TableWalk
 from dataplane.engine.ipvs import IPVSHooks
+from dataplane.engine.ipvs_services import FTP
 from dataplane.engine.kernel import Kernel, MemoryLayer
 from dataplane.engine.path import End, Hooks, Path
 from dataplane.engine.skb import Skb
 from dataplane.errors import InputError, Problem
 from dataplane.packet import Packet
 from dataplane.rules.iptables import BUILTIN_CHAINS, Table, Xtables
+from dataplane.rules.ipvs import Forwarding
 from dataplane.rules.nodestate import NodeState
 from dataplane.rules.sysctls import Sysctls
 from dataplane.trace import EndEvent, Event, NoteEvent, Trace
@@ -204,13 +206,20 @@ class Netns:
         nat_table = tables.get("nat")
         if nat_table is not None:
             self._register_nat(family, nat_table)
-        if nat_table is not None or any(_tracks(table) for table in tables.values()):
+        if nat_table is not None or any(_tracks(table) for table in tables.values()) or self._masquerades_ftp(family):
             kernel = self.kernel
             for hook in (Hook.PREROUTING, Hook.OUTPUT):
                 self._add(family, hook, Priority.DEFRAG, "defrag", partial(defrag.gather, kernel))
                 self._add(family, hook, Priority.CONNTRACK, "conntrack", partial(conntrack.track, kernel))
             for hook in (Hook.INPUT, Hook.POSTROUTING):
                 self._add(family, hook, Priority.CONNTRACK_CONFIRM, "confirm", partial(conntrack.confirm, kernel))
+
+    def _masquerades_ftp(self, family: int) -> bool:
+        """IPVS itself asks for connection tracking for FTP's sake only (ip_vs_register_conntrack)."""
+        return any(
+            one.family == family and one.port == FTP and any(server.forwarding is Forwarding.MASQUERADING for server in one.servers)
+            for one in self.state.ipvs.servers
+        )  # fmt: skip
 
     def _register_table(self, family: int, table: Table) -> None:
         walk = self._walk(table, family)

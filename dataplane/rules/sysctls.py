@@ -53,7 +53,6 @@ _PLAIN: Final[Mapping[str, str]] = {
     "net.ipv4.tcp_l3mdev_accept": "0",
     "net.ipv4.udp_early_demux": "1",
     "net.ipv4.udp_l3mdev_accept": "0",
-    "net.ipv4.vs.backup_only": "0",
     "net.ipv4.vs.cache_bypass": "0",
     "net.ipv4.vs.conn_reuse_mode": "1",
     "net.ipv4.vs.conntrack": "0",

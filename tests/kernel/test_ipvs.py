@@ -27,7 +27,7 @@ def ask(questions: list[Question]) -> list[Answer]:
     with tempfile.TemporaryDirectory(prefix="dataplane-ipvs-") as directory:
         file = Path(directory, "questions")
         file.write_bytes(pickle.dumps(questions))
-        script = f"cd {REPOSITORY}\nPYTHONPATH={REPOSITORY} {sys.executable} -m tests.kernel.ipvs_lab {file}\n"
+        script = f"cd {REPOSITORY}\nTMPDIR=/run PYTHONPATH={REPOSITORY} {sys.executable} -m tests.kernel.ipvs_lab {file}\n"
         in_uml(script, "ipvsadm", "iptables-legacy-restore", "nft", load=("ip_vs", "dummy", "veth", "nfnetlink_log", "nft_log"), memory=768, timeout=900)
         return pickle.loads(file.with_suffix(".answers").read_bytes())
 
@@ -35,7 +35,8 @@ def ask(questions: list[Question]) -> list[Answer]:
 def differences(state: NodeState, question: Question, answer: Answer) -> list[str]:
     if answer.error:
         return [answer.error]
-    kernel = Kernel(answer.lines, answer.counters, answer.connections, answer.at, 0.0)
+    counters = {place: count for place, count in answer.counters.items() if place.number is not None and place.table != "raw"}  # raw's are the lab's
+    kernel = Kernel(answer.lines, counters, answer.connections, answer.at, 0.0)
     netns = Netns(state, fresh=True)
     result = judge(netns, question.packets, kernel)
     found = [f"{one.kind}: {one.text}" for one in result.disagreements]

@@ -13,6 +13,7 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from dataplane.adapters.lab import wire
 from dataplane.adapters.lab.netns import Netns
 from dataplane.adapters.lab.observer import INPUT, POSTROUTING, Event
 from dataplane.adapters.lab.wire import ICMP, ICMPV6, SCTP, SENTINEL, TCP, UDP, Header, parse
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from dataplane.adapters.lab.node import Node
 
 _SO_MARK, _SO_RCVMARK = 36, 75
+_SOL_PACKET, _PACKET_AUXDATA = 263, 8
 _SOL_IPV6: Final = 41
 _IPV6_RECVPKTINFO, _IPV6_PKTINFO, _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 49, 50, 51, 52
 _IPV6_FLOWINFO, _IPV6_RECVTCLASS, _IPV6_TCLASS = 11, 66, 67
@@ -32,7 +34,11 @@ _OUTGOING: Final = 4  # PACKET_OUTGOING
 _LO: Final = 1
 _BUFFER: Final = 16 << 20
 _SNAPLEN: Final = 2048
-_SILENCE: Final = "-p tcp -m owner --socket-exists -m owner ! --uid-owner 0-4294967294 -j DROP"  # sent by a socket that is in no file: TCP itself
+#: What TCP itself sends: over IPv4 by a socket that is in no file, over IPv6 by none at all (which is so of packets that IPVS sends on, too).
+_SILENCE: Final = {
+    "iptables-legacy": "-p tcp -m owner --socket-exists -m owner ! --uid-owner 0-4294967294 -j DROP",
+    "ip6tables-legacy": "-p tcp --tcp-flags RST RST -m owner ! --socket-exists -m addrtype --src-type LOCAL -j DROP",
+}
 
 
 class SocketObserver:
@@ -56,8 +62,8 @@ class SocketObserver:
                 self._netns.run("ip", "link", "set", name, "arp", "off")
             self._taps[index] = self._tap(name)
         self._taps[_LO].settimeout(5)
-        for command in ("iptables-legacy", "ip6tables-legacy"):
-            self._netns.run(command, "-w", "60", "-t", "raw", "-I", "OUTPUT", *_SILENCE.split())
+        for command, rule in _SILENCE.items():
+            self._netns.run(command, "-w", "60", "-t", "raw", "-I", "OUTPUT", *rule.split())
 
     def events(self, last: int) -> list[Event]:
         """What has been seen up to the sentinel with tag ``last``."""
@@ -77,6 +83,7 @@ class SocketObserver:
     def _tap(self, name: str) -> socket.socket:
         tap = self._netns.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         _prepare(tap)
+        tap.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         tap.bind((name, 0x0003))
         return tap
 
@@ -93,6 +100,8 @@ class SocketObserver:
         with suppress(OSError):  # no more, or a device that is down
             while True:
                 data, ancillary, _, address = tap.recvmsg(_SNAPLEN, 256)
+                if _unfinished(ancillary):
+                    data = wire.finished(data)
                 header = _tagged(data)
                 if address[2] == _OUTGOING and header is not None:
                     found.append(Event(POSTROUTING, 0, index, _mark(ancillary), header, None, data))
@@ -109,6 +118,14 @@ class SocketObserver:
                 if header is not None:
                     found.append(Event(INPUT, 0, 0, _mark(ancillary), header, None, data))
         return found
+
+
+_Ancillary = list[tuple[int, int, bytes]]
+
+
+def _unfinished(ancillary: _Ancillary) -> bool:
+    """Whether the device is to fill in the checksum (TP_STATUS_CSUMNOTREADY)."""
+    return any(kind == _PACKET_AUXDATA and int.from_bytes(data[:4], "little") & 8 for level, kind, data in ancillary if level == _SOL_PACKET)
 
 
 def _tagged(data: bytes) -> Header | None:
@@ -131,9 +148,6 @@ def _prepare(one: socket.socket) -> None:
     one.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
     one.setsockopt(socket.SOL_SOCKET, _SO_RCVMARK, 1)
     one.setblocking(False)
-
-
-_Ancillary = list[tuple[int, int, bytes]]
 
 
 def _mark(ancillary: _Ancillary) -> int:
