@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from dataplane.engine.clock import HZ
 from dataplane.engine.kernel import MemoryLayer
 from dataplane.inet import SCTP, TCP, UDP, format_endpoint
 from dataplane.rules.network import Tuple
@@ -31,6 +32,7 @@ ServerKey = tuple[int, int, int]  # family, address, port
 #: Seconds that a new connection, or one that still controls others, gets.
 FIRST_TIMEOUT = 3.0
 _CONTROL_TIMEOUT = 60.0
+_WHEEL_LEVEL = 63  # jiffies of the first level of the timer wheel; each further one has 8 times as many
 _NAMES = {TCP: "TCP", UDP: "UDP", SCTP: "SCTP", 0: "IP", 50: "ESP", 51: "AH"}
 
 
@@ -46,7 +48,8 @@ class IPVSConn:
     """``timeout`` (seconds) starts again with each packet; ``expires_at`` is on the virtual clock.
 
     ``method`` is masq, gate, ipip or bypass; ``no_output``: no reply was seen, and none is expected; ``nfct``: its packets keep their
-    conntrack entry. ``control`` is the connection that controls this one, ``controlled`` counts those that it controls itself.
+    conntrack entry. ``control`` is the connection that controls this one, ``controlled`` counts those that it controls itself; ``turn`` and ``watched``
+    are its timer's.
     """
 
     number: int
@@ -69,6 +72,8 @@ class IPVSConn:
     control: int | None = None
     controlled: int = 0
     packets: int = 0
+    turn: int = 0
+    watched: float = 0.0
 
     def copy(self) -> IPVSConn:
         """An independent copy."""
@@ -92,13 +97,32 @@ class IPVSConn:
 
 @dataclass(slots=True)
 class _Timers:
-    """When connections may expire: (time, number), earliest first. A time may be too early, never too late. ``number`` is the last one given."""
+    """When connections may expire: earliest first; a time may be too early, never too late. ``number`` and ``turn`` are the last ones given.
 
-    heap: list[tuple[float, int]] = field(default_factory=list)
+    The kernel's timer wheel is coarse: timers that end in the same slot are run together, the one that was started last first. That
+    decides whether a template still finds its connections when its own time is over.
+    """
+
+    heap: list[tuple[float, int, int]] = field(default_factory=list)
     number: int = 0
+    turn: int = 0
 
     def copy(self) -> _Timers:
-        return _Timers(list(self.heap), self.number)
+        return _Timers(list(self.heap), self.number, self.turn)
+
+    def push(self, conn: IPVSConn) -> None:
+        """Watch a connection."""
+        slot = _slot(conn)
+        conn.watched = slot[0]
+        heapq.heappush(self.heap, slot)
+
+
+def _slot(conn: IPVSConn) -> tuple[float, int, int]:
+    """Where a connection's timer lies: the beginning of its slot, the latest started before the others (__mod_timer, calc_wheel_index)."""
+    width, limit = 1, _WHEEL_LEVEL
+    while conn.timeout * HZ >= limit:
+        width, limit = width * 8, limit * 8
+    return conn.expires_at * HZ // width * width / HZ, -conn.turn, conn.number
 
 
 def connection(kernel: Kernel, number: int) -> IPVSConn | None:
@@ -175,7 +199,7 @@ class ConnectionTable:
         if not conn.one_packet:
             self._hash(conn)
             self.restart(conn)
-            heapq.heappush(self._timers().heap, (conn.expires_at, conn.number))
+            self._timers().push(conn)
 
     def control(self, conn: IPVSConn, template: IPVSConn) -> None:
         """From now on the template lives at least as long as the connection."""
@@ -200,14 +224,18 @@ class ConnectionTable:
 
     def restart(self, conn: IPVSConn) -> None:
         """A packet has passed: the timeout begins again."""
-        conn.expires_at = self._kernel.now + conn.timeout
+        timers = self._timers()
+        timers.turn += 1
+        conn.expires_at, conn.turn = self._kernel.now + conn.timeout, timers.turn
         if conn.one_packet:
             self.remove(conn)
+        elif _slot(conn)[0] < conn.watched:
+            timers.push(conn)
 
     def expire_now(self, conn: IPVSConn) -> None:
         """It ends at once, unless it controls others."""
         conn.expires_at = self._kernel.now
-        heapq.heappush(self._timers().heap, (conn.expires_at, conn.number))
+        self._timers().push(conn)
         self.expire()
 
     def invalidate(self, template: IPVSConn) -> None:
@@ -224,18 +252,24 @@ class ConnectionTable:
         timers: _Timers | None = self._kernel.memory.get(("ipvs", "timers"))
         if timers is None:
             return
+        waiting = []
         while timers.heap and timers.heap[0][0] <= now:
-            number = heapq.heappop(timers.heap)[1]
-            conn = self.get(number)
+            known = heapq.heappop(timers.heap)
+            conn = self.get(known[2])
             if conn is None:
                 continue
-            if conn.expires_at <= now:
-                if not conn.controlled:
-                    self.remove(conn)
-                    continue
+            if _slot(conn) != known:
+                timers.push(conn)
+            elif conn.expires_at > now:
+                waiting.append(conn)
+            elif conn.controlled:
                 conn.timeout = _CONTROL_TIMEOUT
                 conn.expires_at += _CONTROL_TIMEOUT
-            heapq.heappush(timers.heap, (conn.expires_at, number))
+                timers.push(conn)
+            else:
+                self.remove(conn)
+        for conn in waiting:
+            timers.push(conn)
 
     def remove(self, conn: IPVSConn) -> None:
         """Take a connection out, and its conntrack entry with it."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from dataplane.adapters.lab.lines import Packet
-from dataplane.inet import parse_address
+from dataplane.inet import format_address, parse_address
+from dataplane.kube.load import load, node_of
+from dataplane.proxy.compile import compile_node
 from dataplane.rules.iptables import Xtables
 from dataplane.rules.network import Address, Link
 from dataplane.rules.nodestate import LOOPBACK, NodeState
 from dataplane.text.iptables import apply_restore
 from dataplane.text.ipvsadm import parse_save
+from dataplane.text.snapshot import read_snapshot
+from tests.shared import cases as shared
 
 VIP, VIP6 = "10.96.0.20", "fd00:c::20"
 CLIENT, CLIENT6 = "192.168.0.7", "fd00:a::7"
@@ -264,3 +269,41 @@ def _rules() -> Iterator[Case]:
             talk.say(reply_to=first, type=3, code=3)
             servers = virtual() + virtual(kind="-u") + "-A -f 5 -s rr\n-a -f 5 -r 10.244.1.5:8080 -m -w 1\n-a -f 5 -r 10.244.1.6:8080 -m -w 1\n"
             yield f"{name} conntrack={conntrack}", node(servers, apply_restore(None, text, 4), conntrack=conntrack), talk.packets
+
+
+def golden_cases() -> Iterator[Case]:
+    """What the real kube-proxy programmed, asked from everywhere."""
+    for path in shared("goldens/*/ipvs"):
+        case = path.parent
+        facts = json.loads((case / "case.json").read_text())
+        cluster = load([str(case / "manifest.yaml")], config=str(case / "kube-proxy-ipvs.yaml"))
+        families = [int(name[-1]) for name in facts["families"].split(",")]
+        links = read_snapshot(case / "network")[0].links
+        state = compile_node(cluster, node_of(cluster, facts["node"]), links=links, families=families, mode="ipvs").state
+        yield f"golden {case.name}", state, _asked(state)
+
+
+def _asked(state: NodeState, most: int = 12) -> list[Packet]:
+    """Each kind of client asks a spread of virtual servers, at their ports and beside them; answers and errors come back."""
+    talk, sport = Talk(), 30000
+    servers = state.ipvs.servers
+    names = {6: "tcp", 17: "udp", 132: "sctp"}
+    for one in servers[:: max(1, len(servers) // most)][:most]:
+        vip, proto = format_address(one.family, one.address), names[one.protocol]
+        own = next((format_address(one.family, a.local) for a in state.links[1].addresses if a.family == one.family), None)
+        far, pod = ("203.0.113.7", "10.244.7.7") if one.family == 4 else ("2001:db8:1::7", "fd00:10:244:7::7")
+        ends = [(far, "eth0"), (pod, "eth0"), (own, None), (vip, None), ("127.0.0.1" if one.family == 4 else "::1", None)]
+        ends += [(format_address(one.family, end.address), "eth0") for end in one.servers[:1]]
+        for src, indev in ends:
+            sport += 1
+            if src is None:
+                continue
+            first = talk.ask(proto, src, vip, sport, one.port, indev)
+            if proto == "tcp":
+                talk.say(indev=indev, src=src, dst=vip, proto="tcp", sport=sport, dport=one.port, flags="A")
+                talk.say(reply_to=first, flags="FA")
+            else:
+                talk.say(reply_to=first, type=3 if one.family == 4 else 1, code=3 if one.family == 4 else 4)
+            talk.say(indev=indev, src=src, dst=vip, proto=proto, sport=sport, dport=one.port ^ 1)
+            talk.say(indev=indev, src=src, dst=vip, proto="icmp", sport=5)
+    return talk.packets

@@ -1,7 +1,8 @@
 """A node made from a snapshot: its own namespace on the real kernel, with a second one at the far end of every interface.
 
 Whatever an interface is in the snapshot (bridge, tunnel, VLAN), here it is a veth of the same name, index, MAC and MTU; so
-rules about bridge ports never match. With IPVS dummies are dummies, for on these the kernel keeps addresses though they are down. Knows the order in which things have to be made; knows nothing about packets.
+rules about bridge ports never match. With IPVS dummies are dummies, for on these the kernel keeps addresses though they are down.
+Knows the order in which things have to be made; knows nothing about packets.
 """
 
 from __future__ import annotations
