@@ -272,7 +272,7 @@ class Fib:
         wanted = _scope6(destination)
         best: tuple[tuple[int, ...], int] | None = None
         for link in self.links.values():
-            if not link.up:
+            if not link.up and "NOARP" not in link.flags:  # dummies have theirs at once
                 continue
             if wanted <= 2 and link.name != dev and destination >> 112 & 0xFFC0 == 0xFE80:
                 continue

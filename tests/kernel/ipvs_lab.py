@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataplane.adapters.lab.lines import Line, Packet
-from dataplane.adapters.lab.listing import connections_of, counters_of
+from dataplane.adapters.lab.listing import connections_of
 from dataplane.adapters.lab.node import standing
 from dataplane.adapters.lab.referee import Referee
 from dataplane.adapters.lab.snapshot import Snapshot
 from dataplane.adapters.lab.sockets import SocketObserver
 from dataplane.errors import DataplaneError
-from dataplane.trace import RuleRef
 
 
 class Question(NamedTuple):
@@ -29,10 +28,9 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the kernel did: a line a packet, counters, ``conntrack -L`` and ``ipvsadm -Lnc`` afterwards, at that moment; or why it could not."""
+    """What the kernel did: a line a packet, ``conntrack -L`` and ``ipvsadm -Lnc`` afterwards, at that moment; or why it could not."""
 
     lines: list[Line]
-    counters: dict[RuleRef, int]
     connections: str
     ipvs: str
     at: float
@@ -46,11 +44,11 @@ def ask(question: Question) -> Answer:
             referee = Referee(node)
             try:
                 lines = referee.send(question.packets)
-                return Answer(lines, counters_of(node), connections_of(node), node.inside.run("ipvsadm", "-Lnc"), referee.clock())
+                return Answer(lines, connections_of(node), node.inside.run("ipvsadm", "-Lnc"), referee.clock())
             finally:
                 referee.close()
     except DataplaneError as error:
-        return Answer([], {}, "", "", 0.0, str(error))
+        return Answer([], "", "", 0.0, str(error))
 
 
 def main() -> None:

@@ -79,8 +79,9 @@ def standing(
             _set_sysctls(node, interfaces=False)
             _make_links(node)
             _set_sysctls(node, interfaces=True)
-            _add_addresses(node)
+            _add_addresses(node, dummies=False)
             _add_routes(node)
+            _add_addresses(node, dummies=True)
             _add_rules(node)
             load_rules(node)
             connections.load(inside, snapshot.conntrack)
@@ -151,9 +152,12 @@ def _link_command(node: Node, link: Json) -> str:
     return " ".join(words)
 
 
-def _add_addresses(node: Node) -> None:
+def _add_addresses(node: Node, *, dummies: bool) -> None:
+    """A dummy's come after the routes, as kube-proxy's do: no route could be made by way of one of them."""
     commands = []
     for link in node.snapshot.links or []:
+        if _is_dummy(node, link) != dummies:
+            continue
         entries = link.get("addr_info", ())
         node.broadcasts[link["ifname"]] = {text for entry in entries for text in _broadcasts(entry)}
         # The latest IPv6 address comes first in the list (ipv6_link_dev_addr), and the list's order decides among equals.

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from dataplane.adapters.lab import wire
-from dataplane.adapters.lab.netns import Netns
+from dataplane.adapters.lab.netns import Netns, write_sysctl
 from dataplane.adapters.lab.observer import INPUT, POSTROUTING, Event
 from dataplane.adapters.lab.wire import ICMP, ICMPV6, SCTP, SENTINEL, TCP, UDP, Header, parse
 from dataplane.errors import LabError
@@ -56,12 +56,15 @@ class SocketObserver:
             one.close()
 
     def ready(self, node: Node) -> None:
-        """To be called when the node stands: watches its devices, and keeps neighbours and TCP silent."""
+        """To be called when the node stands: watches its devices, and keeps neighbours, TCP and echo silent."""
         for index, name in node.links.items():
             if index != _LO:
                 self._netns.run("ip", "link", "set", name, "arp", "off")
             self._taps[index] = self._tap(name)
         self._taps[_LO].settimeout(5)
+        with self._netns.inside():
+            for key in ("net.ipv4.icmp_echo_ignore_all", "net.ipv6.icmp.echo_ignore_all"):
+                write_sysctl(key, "1")
         for command, rule in _SILENCE.items():
             self._netns.run(command, "-w", "60", "-t", "raw", "-I", "OUTPUT", *rule.split())
 
@@ -114,6 +117,7 @@ class SocketObserver:
                 data, ancillary, _, address = raw.recvmsg(_SNAPLEN, 256)
                 if raw.family == socket.AF_INET6:
                     data = _whole6(data, ancillary, address[0], raw.proto)
+                    data = wire.finished(data) if raw.proto == ICMPV6 else data  # what went over lo may never have got one
                 header = parse(data)
                 if header is not None:
                     found.append(Event(INPUT, 0, 0, _mark(ancillary), header, None, data))
