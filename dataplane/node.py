@@ -21,6 +21,7 @@ from dataplane.trace import Trace
 
 if TYPE_CHECKING:
     from dataplane.kube.objects import Cluster as ClusterObjects
+    from dataplane.rules.ipvs import IPVS
 
 
 class Verdict(str):
@@ -104,6 +105,11 @@ class Node:
     @now.setter
     def now(self, seconds: float) -> None:
         self.netns.kernel.now = seconds
+
+    def program_ipvs(self, ipvs: IPVS) -> None:
+        """Other virtual servers from now on, as after a sync of kube-proxy; connections stay as they are."""
+        self.netns.program_ipvs(ipvs)
+        self.state = self.netns.state
 
     def receive(self, packet: Any, iface: str | None = None, *, choices: Choices | None = None, seed: int = 0) -> Result:
         """A packet comes in by ``iface`` (without it: by the device that leads back to its source)."""

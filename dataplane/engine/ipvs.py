@@ -18,12 +18,12 @@ from dataplane.engine.fib import Destination
 from dataplane.engine.hooks import ACCEPT, Accept, Drop, Hook, HookFunction, HookState, Priority, Verdict
 from dataplane.engine.ipvs_conn import ConnectionTable, Ends, IPVSConn, ServiceKey
 from dataplane.engine.ipvs_schedule import Refused, Request, Scheduling
-from dataplane.engine.ipvs_services import FTP, Services, service_name
+from dataplane.engine.ipvs_services import Services, service_name
 from dataplane.engine.ipvs_states import ACTIVE, Direction, next_state, timeout_of
 from dataplane.engine.skb import Skb
 from dataplane.inet import AH, ESP, SCTP, TCP, UDP, format_endpoint
 from dataplane.packet import RST, SYN, Packet
-from dataplane.rules.ipvs import IPVS
+from dataplane.rules.ipvs import FTP, IPVS
 from dataplane.trace import IPVSEvent, NatEvent
 
 if TYPE_CHECKING:
@@ -81,6 +81,12 @@ class IPVSHooks:
         yield Hook.OUTPUT, Priority.NAT_DST + 2, self.request
         yield Hook.FORWARD, Priority.NAT_SRC - 1, self.error_to_server
         yield Hook.FORWARD, Priority.NAT_SRC, self.reply
+
+    def program(self, given: IPVS) -> None:
+        """Virtual servers as given from now on, connections as they are."""
+        self.table.expire()
+        self._timeouts = given.timeouts
+        self.services.program(given.servers)
 
     # ------------------------------------------------------------------ requests
 

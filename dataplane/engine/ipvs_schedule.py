@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dataplane.engine.ipvs_conn import FIRST_TIMEOUT, ConnectionTable, IPVSConn, RealServerRef, ServiceKey
 from dataplane.engine.ipvs_dest import Dest, PacketKey
-from dataplane.engine.ipvs_services import FTP, FTP_DATA, Services, ServiceState, server_key
+from dataplane.engine.ipvs_services import FTP_DATA, Services, ServiceState, server_key
 from dataplane.engine.ipvs_states import first_state
 from dataplane.inet import FULL_MASK, UDP
+from dataplane.rules.ipvs import FTP
 
 if TYPE_CHECKING:
     from dataplane.engine.kernel import Kernel

@@ -14,12 +14,11 @@ from dataplane.engine.ipvs_conn import RealServerRef, ServerKey, ServiceKey
 from dataplane.engine.ipvs_dest import Dest, Scheduler, Service
 from dataplane.engine.ipvs_schedulers import make_scheduler
 from dataplane.inet import TCP, format_endpoint
-from dataplane.rules.ipvs import SCHEDULERS, Forwarding, RealServer, SchedulerFlags, Tunnel, VirtualServer
+from dataplane.rules.ipvs import FTP, SCHEDULERS, Forwarding, RealServer, SchedulerFlags, Tunnel, VirtualServer
 
 if TYPE_CHECKING:
     from dataplane.engine.kernel import Kernel
 
-FTP: Final = 21
 FTP_DATA: Final = 20
 _METHODS: Final = {Forwarding.MASQUERADING: "masq", Forwarding.DIRECT_ROUTING: "gate", Forwarding.TUNNEL: "ipip"}
 
@@ -47,6 +46,9 @@ class Services:
 
     def __init__(self, kernel: Kernel, servers: Iterable[VirtualServer], *, fresh: bool) -> None:
         self._kernel, self._fresh = kernel, fresh
+        self._list(servers)
+
+    def _list(self, servers: Iterable[VirtualServer]) -> None:
         self._servers = {one.key: one for one in servers}
         self.families = frozenset(one.family for one in self._servers.values())
         self._ftp = frozenset(one.family for one in self._servers.values() if one.port == FTP)
@@ -72,6 +74,48 @@ class Services:
         found: ServiceState = self._kernel.memory_of(("ipvs", "service", key), lambda: self._made(self._servers[key]))
         return found
 
+    def program(self, servers: Iterable[VirtualServer]) -> None:
+        """Other virtual and real servers from now on; what connections hold stays known to them, though it takes no new ones."""
+        before = self._servers
+        self._list(servers)
+        for key in before.keys() | self._servers.keys():
+            state: ServiceState | None = self._kernel.memory.get(("ipvs", "service", key))
+            if state is not None and before.get(key) != self._servers.get(key):
+                self._change(state, before.get(key), self._servers.get(key))
+
+    def _change(self, state: ServiceState, before: VirtualServer | None, after: VirtualServer | None) -> None:
+        """Removed ones first, then the others in their order (``ip_vs_del_dest``, ``ip_vs_edit_dest``, ``ip_vs_add_dest``)."""
+        service = state.service
+        wanted = {server_key(server): server for server in after.servers} if after is not None else {}
+        for dest in [dest for dest in service.dests if server_key(dest) not in wanted]:
+            service.dests.remove(dest)
+            dest.available = False
+            state.scheduler.dest_removed(service, dest)
+        if after is None:
+            return
+        if before is None or (before.scheduler, before.flags) != (after.scheduler, after.flags):
+            service.scheduler, service.flags, state.begun = after.scheduler, flag_names(after), True
+            state.scheduler = make_scheduler(after.scheduler, service, self._kernel.now)
+        service.timeout, service.netmask, service.one_packet = after.persistence, after.netmask, after.one_packet
+        state.tunnels = {server_key(server): server.tunnel for server in after.servers if server.tunnel is not None}
+        for key, server in wanted.items():
+            self._put(state, key, server)
+
+    def _put(self, state: ServiceState, key: ServerKey, server: RealServer) -> None:
+        service, known = state.service, state.servers.get(key)
+        if known is not None and known.available:
+            if (known.weight, known.upper, known.lower, known.method) != (server.weight, server.upper, server.lower, _METHODS[server.forwarding]):
+                known.edit(server.weight, server.upper, server.lower)
+                known.method = _METHODS[server.forwarding]
+                state.scheduler.dest_changed(service, known)
+            return
+        dest = known or _dest(server)
+        dest.edit(server.weight, server.upper, server.lower)
+        dest.available, dest.method = True, _METHODS[server.forwarding]
+        state.servers[key] = dest
+        service.add(dest)
+        state.scheduler.dest_added(service, dest)
+
     def dest(self, ref: RealServerRef) -> Dest:
         """A real server that a connection holds."""
         return self.state(ref.service).servers[ref.server]
@@ -91,11 +135,15 @@ class Services:
         )
         servers = {}
         for server in one.servers:
-            dest = Dest(server.family, server.address, server.port, _METHODS[server.forwarding], server.weight, upper=server.upper, lower=server.lower)
+            dest = _dest(server)
             service.add(dest)
             servers[server_key(server)] = dest
         tunnels = {server_key(server): server.tunnel for server in one.servers if server.tunnel is not None}
         return ServiceState(service, make_scheduler(one.scheduler, service, self._kernel.now), servers, tunnels, self._fresh)
+
+
+def _dest(server: RealServer) -> Dest:
+    return Dest(server.family, server.address, server.port, _METHODS[server.forwarding], server.weight, upper=server.upper, lower=server.lower)
 
 
 def server_key(server: RealServer | Dest) -> ServerKey:

@@ -6,10 +6,11 @@ back Traces. State (connections, recent lists, buckets) is shared between packet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dataplane.engine import conntrack, defrag, nat
 from dataplane.engine.choices import Choices, Seeded, explore
@@ -17,18 +18,19 @@ from dataplane.engine.conntrack import ConnTable, is_reply
 from dataplane.engine.fib import Fib
 from dataplane.engine.hooks import Hook, HookFunction, Priority
 from dataplane.engine.iptables import TableWalk
-from dataplane.engine.ipvs import IPVSHooks
-from dataplane.engine.ipvs_services import FTP
 from dataplane.engine.kernel import Kernel, MemoryLayer
 from dataplane.engine.path import End, Hooks, Path
 from dataplane.engine.skb import Skb
 from dataplane.errors import InputError, Problem
 from dataplane.packet import Packet
 from dataplane.rules.iptables import BUILTIN_CHAINS, Table, Xtables
-from dataplane.rules.ipvs import Forwarding
+from dataplane.rules.ipvs import FTP, IPVS, Forwarding
 from dataplane.rules.nodestate import NodeState
 from dataplane.rules.sysctls import Sysctls
 from dataplane.trace import EndEvent, Event, NoteEvent, Trace
+
+if TYPE_CHECKING:
+    from dataplane.engine.ipvs import IPVSHooks
 
 _PRIORITIES: Final = {
     "raw": Priority.RAW, "mangle": Priority.MANGLE, "filter": Priority.FILTER, "security": Priority.SECURITY,
@@ -69,8 +71,18 @@ class Netns:
         for family in (4, 6):
             self._register(family, state.xtables(family))
         self._path = Path(self.kernel, self.hooks)
-        self.ipvs = IPVSHooks(self.kernel, state.ipvs, self._path.reroute, fresh=fresh)
-        self._register_ipvs()
+        self._ipvs: IPVSHooks | None = None
+        if state.ipvs.servers:
+            self._register_ipvs(self.ipvs.services.families)
+
+    @property
+    def ipvs(self) -> IPVSHooks:
+        """Virtual servers and their connections."""
+        if self._ipvs is None:
+            from dataplane.engine.ipvs import IPVSHooks  # most nodes have none, and it is a tenth of the command's start
+
+            self._ipvs = IPVSHooks(self.kernel, self.state.ipvs, self._path.reroute, fresh=self._fresh)
+        return self._ipvs
 
     # ------------------------------------------------------------------ packets
 
@@ -136,6 +148,12 @@ class Netns:
         other.kernel.memory = {key: value.copy() for key, value in self.kernel.memory.items()}
         return other
 
+    def program_ipvs(self, ipvs: IPVS) -> None:
+        """Other virtual servers from now on, as if ipvsadm had been told of what changed; connections stay."""
+        self.ipvs.program(ipvs)
+        self.state = replace(self.state, ipvs=ipvs)
+        self._register_ipvs(self.ipvs.services.families)
+
     # ------------------------------------------------------------------ walks
 
     def _received(self, packet: Packet, indev: str, mark: int, mac: int | None, physin: str) -> Trace:
@@ -160,7 +178,8 @@ class Netns:
         return self._finish(packet, None, skb, self._path.send(skb))
 
     def _begin(self) -> None:
-        self.ipvs.table.expire()
+        if self._ipvs is not None:
+            self._ipvs.table.expire()
         self.kernel.events = []
         self.kernel.visited = 0
         self.kernel.notes.clear()
@@ -235,9 +254,11 @@ class Netns:
             priority = Priority.NAT_SRC if nat.is_source_hook(hook) else Priority.NAT_DST
             self._add(family, hook, priority, "nat", nat.hook_function(self.kernel, lookup))
 
-    def _register_ipvs(self) -> None:
-        """Its hooks are there in the families that have virtual servers (ip_vs_register_hooks)."""
-        for family in self.ipvs.services.families:
+    def _register_ipvs(self, families: Iterable[int]) -> None:
+        """Its hooks are there in the families that have, or had, virtual servers (ip_vs_register_hooks)."""
+        for family in families:
+            if any(name == "ipvs" for _, name, _ in self.hooks.get((family, Hook.INPUT), ())):
+                continue
             for hook, priority, function in self.ipvs.functions():
                 self._add(family, hook, priority, "ipvs", function)
 

@@ -15,6 +15,7 @@ from dataplane.rules.nodestate import LOOPBACK, NodeState
 from dataplane.text.iptables import apply_restore
 from dataplane.text.ipvsadm import parse_save
 from dataplane.text.snapshot import read_snapshot
+from tests.kernel.ipvs_lab import Step
 from tests.shared import cases as shared
 
 VIP, VIP6 = "10.96.0.20", "fd00:c::20"
@@ -269,6 +270,44 @@ def _rules() -> Iterator[Case]:
             talk.say(reply_to=first, type=3, code=3)
             servers = virtual() + virtual(kind="-u") + "-A -f 5 -s rr\n-a -f 5 -r 10.244.1.5:8080 -m -w 1\n-a -f 5 -r 10.244.1.6:8080 -m -w 1\n"
             yield f"{name} conntrack={conntrack}", node(servers, apply_restore(None, text, 4), conntrack=conntrack), talk.packets
+
+
+def step_cases() -> Iterator[tuple[str, NodeState, list[Packet], tuple[Step, ...]]]:
+    """Real servers are quiesced, taken away and brought back while clients go on."""
+    one, other = f"-t {VIP}:80 -r 10.244.1.5:8080", f"-t {VIP}:80 -r 10.244.1.6:8080"
+    for conntrack in ("0", "1"):
+        for nodest, quiescent in (("0", "0"), ("1", "0"), ("0", "1"), ("1", "1")):
+            for options in ("", " -p 60"):
+                for rules in (None, "*nat\n-A POSTROUTING -p udp -j MASQUERADE\nCOMMIT\n"):
+                    before = virtual(2, options=options)
+                    quiesced = before.replace("5:8080 -m -w 1", "5:8080 -m -w 0")
+                    gone = "".join(line for line in before.splitlines(keepends=True) if ".5:" not in line)
+                    none = virtual(0, options=options)
+                    changes = (
+                        (f"-e {one} -m -w 0\n", quiesced), (f"-d {one}\n", gone), (f"-a {one} -m -w 1\n", before), (f"-d {one}\n-d {other}\n", none),
+                        (f"-D -t {VIP}:80\n", ""), (before, before),
+                    )  # fmt: skip
+                    steps, talk = [], Talk()
+                    _ask_again(talk)
+                    for commands, servers in changes:
+                        asked = len(talk.packets)
+                        _ask_again(talk, known=True)
+                        steps.append(Step(commands, servers, talk.packets[asked:]))
+                    settings = {"conntrack": conntrack, "expire_nodest_conn": nodest, "expire_quiescent_template": quiescent}
+                    state = node(before, apply_restore(None, rules, 4) if rules else None, **settings)
+                    name = f"steps{options} conntrack={conntrack} {nodest}{quiescent}{' nat' if rules else ''}"
+                    yield name, state, talk.packets[: len(talk.packets) - sum(len(step.packets) for step in steps)], tuple(steps)
+
+
+def _ask_again(talk: Talk, *, known: bool = False) -> None:
+    """Old connections go on, one of them begins anew, and there are new ones."""
+    for number in range(4):
+        if known:
+            talk.say(indev="eth0", src=f"192.168.{number}.7", dst=VIP, proto="tcp", sport=40000, dport=80, flags="A" if number % 2 else "S")
+        else:
+            talk.tcp(f"192.168.{number}.7", VIP, 40000, turns="S SA A A" if number < 3 else "S SA A F FA A")
+    for number in range(4):
+        talk.tcp(f"192.168.{number}.7", VIP, 41000 + len(talk.packets), turns="S SA A A")
 
 
 def golden_cases() -> Iterator[Case]:

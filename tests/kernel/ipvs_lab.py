@@ -19,18 +19,28 @@ from dataplane.adapters.lab.sockets import SocketObserver
 from dataplane.errors import DataplaneError
 
 
+class Step(NamedTuple):
+    """What is done to the virtual servers (lines of ipvsadm's arguments), what they are then (as saved), and what is sent after it."""
+
+    commands: str
+    servers: str
+    packets: list[Packet]
+
+
 class Question(NamedTuple):
-    """A node and what is sent to it, one packet after the other."""
+    """A node and what is sent to it, one packet after the other; then step by step."""
 
     name: str
     snapshot: Snapshot
     packets: list[Packet]
+    steps: tuple[Step, ...] = ()
 
 
 class Answer(NamedTuple):
-    """What the kernel did: a line a packet, ``conntrack -L`` and ``ipvsadm -Lnc`` afterwards, at that moment; or why it could not."""
+    """What the kernel did: a line a packet, when each step was done, ``conntrack -L`` and ``ipvsadm -Lnc`` afterwards, at that moment; or why it could not."""
 
     lines: list[Line]
+    times: list[float]
     connections: str
     ipvs: str
     at: float
@@ -43,12 +53,16 @@ def ask(question: Question) -> Answer:
         with standing(question.snapshot, observed_by=SocketObserver) as node:
             referee = Referee(node)
             try:
-                lines = referee.send(question.packets)
-                return Answer(lines, connections_of(node), node.inside.run("ipvsadm", "-Lnc"), referee.clock())
+                lines, times = referee.send(question.packets), []
+                for step in question.steps:
+                    node.inside.run("ipvsadm", "-R", text=step.commands)
+                    times.append(referee.clock())
+                    lines += referee.send(step.packets)
+                return Answer(lines, times, connections_of(node), node.inside.run("ipvsadm", "-Lnc"), referee.clock())
             finally:
                 referee.close()
     except DataplaneError as error:
-        return Answer([], "", "", 0.0, str(error))
+        return Answer([], [], "", "", 0.0, str(error))
 
 
 def main() -> None:
