@@ -21,6 +21,7 @@ from dataplane.trace import Trace
 
 if TYPE_CHECKING:
     from dataplane.kube.objects import Cluster as ClusterObjects
+    from dataplane.rules.ipvs import IPVS
 
 
 class Verdict(str):
@@ -105,6 +106,11 @@ class Node:
     def now(self, seconds: float) -> None:
         self.netns.kernel.now = seconds
 
+    def program_ipvs(self, ipvs: IPVS) -> None:
+        """Other virtual servers from now on, as after a sync of kube-proxy; connections stay as they are."""
+        self.netns.program_ipvs(ipvs)
+        self.state = self.netns.state
+
     def receive(self, packet: Any, iface: str | None = None, *, choices: Choices | None = None, seed: int = 0) -> Result:
         """A packet comes in by ``iface`` (without it: by the device that leads back to its source)."""
         one = described(packet)
@@ -172,12 +178,12 @@ class Cluster:
 
     def node(self, name: str | None = None, mode: str = "iptables", **options: Any) -> Node:  # Any: options of compile_node
         """One node as kube-proxy would program it."""
-        if mode != "iptables":
-            raise UnsupportedError(f"mode {mode!r}: packets walk through iptables mode only so far")
+        if mode not in ("iptables", "ipvs"):
+            raise UnsupportedError(f"mode {mode!r} is not built yet: only iptables and ipvs are")
         from dataplane.kube.load import node_of
         from dataplane.proxy.compile import compile_node
 
-        compiled = compile_node(self.objects, node_of(self.objects, name), **options)
+        compiled = compile_node(self.objects, node_of(self.objects, name), mode=mode, **options)
         return Node(compiled.state, notes=compiled.notes, observer=self._observer)
 
 

@@ -101,6 +101,19 @@ class NatEvent(NamedTuple):
         return f"{side} {old} -> {new}" + (f" ({self.why})" if self.why else "")
 
 
+class IPVSEvent(NamedTuple):
+    """What IPVS does with a packet: ``what`` is request, reply, ICMP error, refused …; ``server`` is "" where there is none, ``why`` says by what.
+
+    ``service`` and ``server`` are as ``ipvsadm -Ln`` names them; ``method`` is masq, gate, ipip or "".
+    """
+
+    what: str
+    service: str
+    server: str
+    method: str
+    why: str
+
+
 class RouteEvent(NamedTuple):
     """A route decision, in the words of ``ip route get``."""
 
@@ -144,7 +157,7 @@ class EndEvent(NamedTuple):
 
 
 Event: TypeAlias = (
-    HookEvent | TableEvent | RuleEvent | NoMatchEvent | PolicyEvent | TableLeft | ConntrackEvent | NatEvent | RouteEvent
+    HookEvent | TableEvent | RuleEvent | NoMatchEvent | PolicyEvent | TableLeft | ConntrackEvent | NatEvent | IPVSEvent | RouteEvent
     | ChangeEvent | ChoiceEvent | NoteEvent | EndEvent
 )  # fmt: skip
 

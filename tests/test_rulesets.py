@@ -2,8 +2,8 @@
 
 A flow has a ``packet`` and ``in`` (an interface, or ``local``), and what is wanted of it: ``want`` is a verdict, or all destinations that
 are possible; ``masquerade``; ``source`` (``kept``, ``masqueraded`` or an address); ``out``; ``by`` (table and chain); ``reply``;
-``chance`` (of each destination). ``after`` are packets walked before on the same connections, ``node`` is another than node-a, ``snapshot``
-a directory instead of the manifests. Unless ``returns: false``, the answer to what left must come back as from the address asked.
+``chance`` (of each destination). ``after`` are packets walked before on the same connections, ``node`` is another than node-a, ``mode``
+another than iptables, ``snapshot`` a directory instead of the manifests. Unless ``returns: false``, the answer to what left must come back as from the address asked.
 """
 
 import functools
@@ -23,19 +23,19 @@ from dataplane.trace import Trace
 RULESETS = Path(__file__).resolve().parents[1] / "rulesets"
 CASES = sorted(file.parent for file in RULESETS.glob("*/flows.yaml"))
 FLOWS = [(case.name, flow) for case in CASES for flow in yaml.safe_load((case / "flows.yaml").read_text())["flows"]]
-_FIELDS = {"packet", "in", "want", "masquerade", "source", "out", "by", "reply", "chance", "after", "node", "snapshot", "returns"}
+_FIELDS = {"packet", "in", "want", "masquerade", "source", "out", "by", "reply", "chance", "after", "node", "snapshot", "returns", "mode"}
 _VERDICTS = {"forward", "local", "drop", "reject"}
 _SEEDS = range(200)
 
 
 @functools.cache
-def compiled(name: str, node: str) -> Node:
-    return load(RULESETS / name).node(node)
+def compiled(name: str, node: str, mode: str = "iptables") -> Node:
+    return load(RULESETS / name).node(node, mode=mode)
 
 
 def node_for(name: str, flow: dict) -> Node:
     """The node of a flow after what happened before on it."""
-    node = load_snapshot(RULESETS / name / flow["snapshot"]) if "snapshot" in flow else compiled(name, flow.get("node", "node-a")).fork()
+    node = load_snapshot(RULESETS / name / flow["snapshot"]) if "snapshot" in flow else compiled(name, flow.get("node", "node-a"), flow.get("mode", "iptables")).fork()
     for step in flow.get("after", ()):
         walk(node, step)
     return node

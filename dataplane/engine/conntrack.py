@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from dataplane.engine import conntrack_proto as proto
-from dataplane.engine.hooks import ACCEPT, Drop, HookState, Verdict
+from dataplane.engine.hooks import ACCEPT, Drop, Hook, HookState, Verdict
 from dataplane.engine.skb import (
     CT_ESTABLISHED,
     CT_ESTABLISHED_REPLY,
@@ -289,6 +289,7 @@ def track(kernel: Kernel, skb: Skb, state: HookState) -> Verdict:
         return ACCEPT  # over the loopback device with its entry, or -j NOTRACK
     skb.ctinfo = None
     if skb.is_icmp:
+        skb.checksum_known = state.hook == Hook.PREROUTING and not skb.bad_checksum and bool(kernel.sysctls.int("net.netfilter.nf_conntrack_checksum"))
         problem = proto.icmp_problem(skb, kernel.sysctls, state.hook)
         if problem is not None:
             return _told(kernel, skb, problem)

@@ -146,7 +146,7 @@ class Fib:
         return None
 
     def _usable(self, route: Route, flow: Flow) -> list[NextHop]:
-        """Next hops over links that are up; local routes hold on links that are down, too (fib_sync_down_dev)."""
+        """Next hops on links that are up. The node's own addresses are its own on any link (fib_sync_down_dev spares them)."""
         hops = []
         for hop in route.nexthops:
             dev = hop.dev or ""
@@ -272,7 +272,7 @@ class Fib:
         wanted = _scope6(destination)
         best: tuple[tuple[int, ...], int] | None = None
         for link in self.links.values():
-            if not link.up:
+            if not link.up and "NOARP" not in link.flags:  # dummies have theirs at once
                 continue
             if wanted <= 2 and link.name != dev and destination >> 112 & 0xFFC0 == 0xFE80:
                 continue

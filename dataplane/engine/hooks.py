@@ -1,6 +1,6 @@
 """Netfilter's vocabulary: hooks, priorities, verdicts, and the function that a table registers at a hook.
 
-Everything that looks at a packet (defragmentation, conntrack, NAT, tables, later IPVS and nftables) is a hook function in one
+Everything that looks at a packet (defragmentation, conntrack, NAT, tables, IPVS) is a hook function in one
 list ordered by priority, as in the kernel; nothing is "called from" anything else.
 Source: include/uapi/linux/netfilter.h, netfilter_ipv4.h, netfilter_ipv6.h (priorities).
 """
@@ -67,7 +67,13 @@ class Stolen(NamedTuple):
     by: RuleRef | None = None
 
 
-Verdict = Accept | Drop | Stolen
+class Reinject(NamedTuple):
+    """Taken over and sent on by the node itself: the packet, with the route it has by now, begins anew at ``hook`` (IPVS: OUTPUT)."""
+
+    hook: Hook
+
+
+Verdict = Accept | Drop | Stolen | Reinject
 ACCEPT = Accept()
 
 HookFunction = Callable[["Skb", HookState], Verdict]

@@ -38,12 +38,12 @@ class MemoryLayer(dict[Hashable, Any]):  # Any: values are Memory; None hides wh
 
     def __init__(self, under: dict[Hashable, Any]) -> None:
         super().__init__()
-        self._under = under
+        self.under = under
 
     def get(self, key: Hashable, default: Any = None) -> Any:
         """The value, this layer's own copy."""
         if key not in self:
-            below = self._under.get(key)
+            below = self.under.get(key)
             if below is None:
                 return default
             self[key] = below.copy()
@@ -55,7 +55,7 @@ class MemoryLayer(dict[Hashable, Any]):  # Any: values are Memory; None hides wh
 
     def settle(self, onto: dict[Hashable, Any] | None = None) -> dict[Hashable, Any]:
         """Puts what changed into the memory below (or a copy of it, ``onto``), which is returned."""
-        below = onto if onto is not None else self._under
+        below = onto if onto is not None else self.under
         for key, value in self.items():
             if value is not None:
                 below[key] = value

@@ -1,7 +1,7 @@
 """What each match asks of a packet: the table of all matches, and how one becomes a function.
 
-By theme: matches_transport, matches_header, matches_origin, matches_connection, matches_stateful, matches_rate, matches_bytes; sets: ipset.
-A match without a row is answered by ``Kernel.assume`` or makes the outcome unknown: ipcomp, ipvs, l2tp, mh, rateest, srh.
+By theme: matches_transport, matches_header, matches_origin, matches_connection, matches_ipvs, matches_stateful, matches_rate, matches_bytes;
+sets: ipset. A match without a row is answered by ``Kernel.assume`` or makes the outcome unknown: ipcomp, l2tp, mh, rateest, srh.
 Source: net/netfilter/xt_*.c, net/ipv4/netfilter/ipt_*.c, net/ipv6/netfilter/ip6t_*.c of the same names.
 """
 
@@ -13,6 +13,7 @@ from dataplane.engine import (
     matches_bytes,
     matches_connection,
     matches_header,
+    matches_ipvs,
     matches_origin,
     matches_rate,
     matches_stateful,
@@ -64,6 +65,7 @@ MATCHES: Final[dict[str, MatchRow]] = {
     **matches_header.ROWS,
     **matches_origin.ROWS,
     **matches_connection.ROWS,
+    **matches_ipvs.ROWS,
     **matches_stateful.ROWS,
     **matches_rate.ROWS,
     **matches_bytes.ROWS,

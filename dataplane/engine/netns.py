@@ -1,15 +1,16 @@
 """Netns: one node's kernel put together from a NodeState, ready to take packets.
 
-It registers tables, conntrack and NAT at their hooks by priority, feeds packets to the path, sends on what the node answers, and gives
+It registers tables, conntrack, NAT and IPVS at their hooks by priority, feeds packets to the path, sends on what the node answers, and gives
 back Traces. State (connections, recent lists, buckets) is shared between packets until ``fork`` or ``outcomes``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dataplane.engine import conntrack, defrag, nat
 from dataplane.engine.choices import Choices, Seeded, explore
@@ -23,9 +24,13 @@ from dataplane.engine.skb import Skb
 from dataplane.errors import InputError, Problem
 from dataplane.packet import Packet
 from dataplane.rules.iptables import BUILTIN_CHAINS, Table, Xtables
+from dataplane.rules.ipvs import FTP, IPVS, Forwarding
 from dataplane.rules.nodestate import NodeState
 from dataplane.rules.sysctls import Sysctls
 from dataplane.trace import EndEvent, Event, NoteEvent, Trace
+
+if TYPE_CHECKING:
+    from dataplane.engine.ipvs import IPVSHooks
 
 _PRIORITIES: Final = {
     "raw": Priority.RAW, "mangle": Priority.MANGLE, "filter": Priority.FILTER, "security": Priority.SECURITY,
@@ -49,14 +54,15 @@ class Netns:
     """One network namespace. ``assume`` says whether matches without a model match; None makes the answer *unknown*.
 
     ``verbose`` records every rule that did not match, with the reason; ``linear`` walks without the index (same meaning).
+    ``fresh``: the node was programmed just now, so that IPVS's schedulers begin at the beginning; else whose turn it is is a choice.
     """
 
     def __init__(
         self, state: NodeState, *, assume: bool | None = None, verbose: bool = False, linear: bool = False, wall: float = 0.0,
-        hears_itself: bool = True,
+        hears_itself: bool = True, fresh: bool = False,
     ) -> None:  # fmt: skip
         self.state = state
-        self._verbose, self._linear = verbose, linear
+        self._verbose, self._linear, self._fresh = verbose, linear, fresh
         self.kernel = Kernel(
             fib=Fib(state), conntrack=ConnTable(state.connections), sysctls=Sysctls(state.sysctls),
             links={link.name: link for link in state.links}, ipsets=state.ipsets.sets, assume=assume, wall=wall, hears_itself=hears_itself,
@@ -65,6 +71,18 @@ class Netns:
         for family in (4, 6):
             self._register(family, state.xtables(family))
         self._path = Path(self.kernel, self.hooks)
+        self._ipvs: IPVSHooks | None = None
+        if state.ipvs.servers:
+            self._register_ipvs(self.ipvs.services.families)
+
+    @property
+    def ipvs(self) -> IPVSHooks:
+        """Virtual servers and their connections."""
+        if self._ipvs is None:
+            from dataplane.engine.ipvs import IPVSHooks  # most nodes have none, and it is a tenth of the command's start
+
+            self._ipvs = IPVSHooks(self.kernel, self.state.ipvs, self._path.reroute, fresh=self._fresh)
+        return self._ipvs
 
     # ------------------------------------------------------------------ packets
 
@@ -126,12 +144,18 @@ class Netns:
         """A namespace of the same rules whose connections and counters change independently."""
         mine = self.kernel
         other = Netns(
-            self.state, assume=mine.assume, verbose=self._verbose, linear=self._linear, wall=mine.wall, hears_itself=mine.hears_itself
+            self.state, assume=mine.assume, verbose=self._verbose, linear=self._linear, wall=mine.wall, hears_itself=mine.hears_itself, fresh=self._fresh,
         )  # fmt: skip
         other.kernel.now = self.kernel.now
         other.kernel.conntrack = self.kernel.conntrack.fork()
         other.kernel.memory = {key: value.copy() for key, value in self.kernel.memory.items()}
         return other
+
+    def program_ipvs(self, ipvs: IPVS) -> None:
+        """Other virtual servers from now on, as if ipvsadm had been told of what changed; connections stay."""
+        self.ipvs.program(ipvs)
+        self.state = replace(self.state, ipvs=ipvs)
+        self._register_ipvs(self.ipvs.services.families)
 
     # ------------------------------------------------------------------ walks
 
@@ -157,6 +181,8 @@ class Netns:
         return self._finish(packet, None, skb, self._path.send(skb))
 
     def _begin(self) -> None:
+        if self._ipvs is not None:
+            self._ipvs.table.expire()
         self.kernel.events = []
         self.kernel.visited = 0
         self.kernel.notes.clear()
@@ -202,13 +228,20 @@ class Netns:
         nat_table = tables.get("nat")
         if nat_table is not None:
             self._register_nat(family, nat_table)
-        if nat_table is not None or any(_tracks(table) for table in tables.values()):
+        if nat_table is not None or any(_tracks(table) for table in tables.values()) or self._masquerades_ftp(family):
             kernel = self.kernel
             for hook in (Hook.PREROUTING, Hook.OUTPUT):
                 self._add(family, hook, Priority.DEFRAG, "defrag", partial(defrag.gather, kernel))
                 self._add(family, hook, Priority.CONNTRACK, "conntrack", partial(conntrack.track, kernel))
             for hook in (Hook.INPUT, Hook.POSTROUTING):
                 self._add(family, hook, Priority.CONNTRACK_CONFIRM, "confirm", partial(conntrack.confirm, kernel))
+
+    def _masquerades_ftp(self, family: int) -> bool:
+        """IPVS itself asks for connection tracking for FTP's sake only (ip_vs_register_conntrack)."""
+        return any(
+            one.family == family and one.port == FTP and any(server.forwarding is Forwarding.MASQUERADING for server in one.servers)
+            for one in self.state.ipvs.servers
+        )  # fmt: skip
 
     def _register_table(self, family: int, table: Table) -> None:
         walk = self._walk(table, family)
@@ -223,6 +256,14 @@ class Netns:
             lookup = walk.hook_function(name) if name in table.chains else None
             priority = Priority.NAT_SRC if nat.is_source_hook(hook) else Priority.NAT_DST
             self._add(family, hook, priority, "nat", nat.hook_function(self.kernel, lookup))
+
+    def _register_ipvs(self, families: Iterable[int]) -> None:
+        """Its hooks are there in the families that have, or had, virtual servers (ip_vs_register_hooks)."""
+        for family in families:
+            if any(name == "ipvs" for _, name, _ in self.hooks.get((family, Hook.INPUT), ())):
+                continue
+            for hook, priority, function in self.ipvs.functions():
+                self._add(family, hook, priority, "ipvs", function)
 
     def _walk(self, table: Table, family: int) -> TableWalk:
         return TableWalk(table, family, self.kernel, linear=self._linear, verbose=self._verbose)

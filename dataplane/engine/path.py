@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from dataplane.engine import conntrack, reject
 from dataplane.engine.fib import Destination, Flow, describe
-from dataplane.engine.hooks import ACCEPT, Drop, Hook, HookFunction, HookState, Stolen, Unknown
+from dataplane.engine.hooks import ACCEPT, Drop, Hook, HookFunction, HookState, Reinject, Stolen, Unknown
 from dataplane.engine.hooks import Verdict as HookVerdict
 from dataplane.engine.kernel import Kernel
 from dataplane.engine.skb import Skb
@@ -99,17 +99,17 @@ class Path:
             except Unknown as unknown:
                 return End("unknown", unknown.reason, unknown.by)
             if verdict is not ACCEPT:
-                return _ended(verdict)
+                return self._follow(verdict, skb)
             rerouted = (name == "mangle" and before != (skb.saddr, skb.daddr, skb.mark, skb.tos)) or (
                 name == "nat" and self._nat_changed_destination(skb)
             )
             if rerouted:
-                found = self._reroute(skb)
+                found = self.reroute(skb)
                 if found.error is not None:
                     return End("drop", f"no route after the packet was changed at OUTPUT: {found.type.lower()} ({found.error})")
                 skb.dst = found
         self._heard_by_itself(skb)
-        return self.postrouting(skb, "")
+        return self.postrouting(skb, skb.indev)
 
     # ------------------------------------------------------------------ stages
 
@@ -203,8 +203,15 @@ class Path:
             except Unknown as unknown:
                 return End("unknown", unknown.reason, unknown.by)
             if verdict is not ACCEPT:
-                return _ended(verdict)
+                return self._follow(verdict, skb)
         return None
+
+    def _follow(self, verdict: HookVerdict, skb: Skb) -> End:
+        """Where a verdict other than ACCEPT leads: to the end, or once more to LOCAL_OUT."""
+        if isinstance(verdict, Reinject):
+            assert verdict.hook == Hook.OUTPUT
+            return self.output(skb)
+        return _ended(verdict)
 
     def _state(self, hook: Hook, indev: str, outdev: str) -> HookState:
         key = hook, indev, outdev
@@ -382,7 +389,7 @@ class Path:
             return Destination("UNREACHABLE", error="EINVAL")
         return Destination("BROADCAST" if skb.daddr == 0xFFFFFFFF else "MULTICAST", owner.name, mtu=owner.mtu)
 
-    def _reroute(self, skb: Skb) -> Destination:
+    def reroute(self, skb: Skb) -> Destination:
         """ip_route_me_harder: a changed packet of the node's own gets the route that fits it now."""
         found = self._route_output(skb)
         self._tell_route("reroute", found, skb.family)

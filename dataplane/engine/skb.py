@@ -33,7 +33,8 @@ class Skb:
 
     ``local`` is True for packets that the node itself sent; ``uid``/``gid`` are those of the sending socket, None without one.
     ``physin``/``physout`` are bridge ports (br_netfilter), ``pkttype`` is host, broadcast, multicast, otherhost or loopback,
-    ``scope`` is the device that the sender named with a link-local destination, ``secmark``, ``nfct_zone`` and ``helper`` are what -j CT and the like left behind.
+    ``scope`` is the device that the sender named with a link-local destination, ``secmark``, ``nfct_zone`` and ``helper`` are what -j CT and the like left behind,
+    ``ipvs_property`` says that IPVS is done with it, ``checksum_known`` that its checksum was verified.
     """
 
     __slots__ = (
@@ -41,7 +42,7 @@ class Skb:
         "more_fragments", "fragment_offset", "ip_options", "tcp_flags", "seq", "ack", "window", "tcp_options", "payload",
         "icmp_type", "icmp_code", "icmp_id", "icmp_info", "inner", "sctp_chunks", "vtag", "spi", "bad_checksum",
         "mark", "priority", "indev", "local", "uid", "gid", "has_socket", "physin", "physout", "pkttype", "mac_source",
-        "conn", "ctinfo", "template_zone", "dst", "traced", "tproxy", "secmark", "scope",
+        "conn", "ctinfo", "template_zone", "dst", "traced", "tproxy", "secmark", "scope", "ipvs_property", "checksum_known",
     )  # fmt: skip
 
     family: int
@@ -100,6 +101,8 @@ class Skb:
         self.tproxy: tuple[int, int] | None = None
         self.secmark = 0
         self.scope = ""
+        self.ipvs_property = False
+        self.checksum_known = False
 
     @property
     def is_icmp(self) -> bool:

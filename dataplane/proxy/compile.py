@@ -54,7 +54,7 @@ def compile_node(
     chosen = tuple(families) if families else node_families(node)
     if mode == "ipvs":
         with _no_collections():
-            return _compile_ipvs(cluster, node, config, network or ipvs_node.fresh_network(node, cluster.nodes, links), chosen)
+            return _compile_ipvs(cluster, node, config, network or plain_network(node, cluster.nodes, links), chosen)
     if mode != "iptables":
         raise UnsupportedError(f"mode {mode} is not built yet: only iptables and ipvs are")
     base = network or _with_sysctls(plain_network(node, cluster.nodes, links), config)

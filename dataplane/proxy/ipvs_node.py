@@ -16,7 +16,6 @@ from dataplane.kube.objects import KubeProxyConfiguration, Node
 from dataplane.proxy.ipvs import Wanted, kept
 from dataplane.proxy.ipvs_rules import Settings, jump_commands, restore_text
 from dataplane.proxy.ipvs_sets import ip_sets, overfull
-from dataplane.proxy.network import plain_network
 from dataplane.proxy.nodeport_addresses import local_detector, node_addresses, nodeport_addresses
 from dataplane.rules.ipset import IPSets
 from dataplane.rules.iptables import Xtables
@@ -28,12 +27,6 @@ from dataplane.text.iptables import apply_restore
 DEVICE: Final = "kube-ipvs0"
 _LOOPBACK: Final = {4: Prefix(4, 127 << 24, 255 << 24), 6: Prefix(6, 1, FULL_MASK[6])}
 _LINK_LOCAL6: Final = Prefix(6, 0xFE80 << 112, 0xFFC0 << 112)
-
-
-def fresh_network(node: Node, nodes: Sequence[Node], links: Sequence[Link] | None) -> NodeState:
-    """A plain network, where nobody lets packets to 127.0.0.0/8 leave: that is iptables mode's doing."""
-    plain = plain_network(node, nodes, links)
-    return replace(plain, sysctls={**plain.sysctls, "net.ipv4.conf.all.route_localnet": "0"})
 
 
 def settings_of(config: KubeProxyConfiguration, node: Node, links: Sequence[Link], family: int) -> Settings:

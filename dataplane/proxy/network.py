@@ -37,7 +37,7 @@ def plain_network(node: Node, nodes: Sequence[Node], links: Sequence[Link] | Non
         if "eth0" in names:
             routes[family].append(_default(family, subnet, taken))
     sysctls = {
-        "net.ipv4.ip_forward": "1", "net.ipv4.conf.all.route_localnet": "1", "net.ipv6.conf.all.forwarding": "1",
+        "net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1",
         "net.bridge.bridge-nf-call-iptables": "1", "net.bridge.bridge-nf-call-ip6tables": "1",
     }  # fmt: skip
     return NodeState(links=given, routes4=tuple(routes[4]), routes6=tuple(routes[6]), sysctls=sysctls)

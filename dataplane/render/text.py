@@ -21,6 +21,7 @@ from dataplane.trace import (
     ConntrackEvent,
     Event,
     HookEvent,
+    IPVSEvent,
     NatEvent,
     NoMatchEvent,
     NoteEvent,
@@ -88,6 +89,8 @@ def service_of(trace: Trace) -> str:
             if lack in comment:
                 return f"{name} (has {lack})"
     for change in trace.events:
+        if isinstance(change, IPVSEvent):
+            return f"{change.service} -> {change.server} (IPVS)" if change.server else f"{change.service} (IPVS: {change.why})"
         if isinstance(change, NatEvent) and change.kind == "DNAT" and not change.why:
             endpoint = format_endpoint(change.family, *change.new)
     return f"{name} -> {endpoint}" if name and endpoint else name
@@ -130,6 +133,10 @@ class _Steps:
                 odds = Fraction(event.weight, event.total)
                 near = odds.limit_denominator(1000)
                 self.chance = f"{near}" if near == odds else f"about {near}"
+            case IPVSEvent():
+                server = f" -> {event.server} ({event.method})" if event.server else ""
+                chance, self.chance = f"    (chance {self.chance})" if self.chance else "", ""
+                yield f"    ipvs: {event.what}: {event.service}{server}: {event.why}{chance}"
             case ConntrackEvent() | RouteEvent() | NoteEvent() | ChangeEvent() | NatEvent():
                 yield from self._other(event)
             case TableLeft():

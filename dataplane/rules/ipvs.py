@@ -18,6 +18,8 @@ SCHEDULERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({
 })  # fmt: skip
 #: The persistence engines of Linux.
 PERSISTENCE_ENGINES: Final = ("sip",)
+#: The port whose data connections the kernel knows of.
+FTP: Final = 21
 MAX_TIMEOUT: Final = 31 * 24 * 3600  # seconds, as ipvsadm has it
 MAX_WEIGHT: Final = (1 << 31) - 1
 MAX_THRESHOLD: Final = (1 << 31) - 1

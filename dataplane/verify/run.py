@@ -93,7 +93,7 @@ def verify(
     state: NodeState | None = None,
 ) -> Result:  # fmt: skip
     """Sends the packets through both. ``state`` is the emulator's reading of the snapshot, where it was made already."""
-    netns = Netns(state if state is not None else state_of(snapshot), hears_itself=False)  # the lab watches behind POSTROUTING
+    netns = Netns(state if state is not None else state_of(snapshot), hears_itself=False, fresh=True)  # the lab watches behind POSTROUTING
     return judge(netns, packets, ask_kernel(snapshot, packets, mode, flavour), mode)
 
 

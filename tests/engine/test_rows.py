@@ -11,7 +11,6 @@ VERDICTS = {"ACCEPT", "DROP", "RETURN"}
 
 MATCHES_NOT_MODELLED = {
     "ipcomp": "a Packet has no CPI",
-    "ipvs": "virtual servers are not modelled yet",
     "l2tp": "a Packet has no L2TP header",
     "mh": "a Packet has no mobility header",
     "osf": "it reads the order of TCP options",

@@ -86,7 +86,7 @@ def test_strict_arp_is_two_sysctls(strict: bool, arp: tuple[str | None, str | No
     sysctls = compiled(ipvs_strict_arp=strict).state.sysctls
     assert (sysctls.get("net.ipv4.conf.all.arp_ignore"), sysctls.get("net.ipv4.conf.all.arp_announce")) == arp
     assert [sysctls[f"net.ipv4.vs.{name}"] for name in ("conntrack", "expire_nodest_conn", "expire_quiescent_template")] == ["1", "1", "1"]
-    assert sysctls["net.ipv4.conf.all.route_localnet"] == "0"
+    assert "net.ipv4.conf.all.route_localnet" not in sysctls
 
 
 def test_old_virtual_servers_go_unless_they_are_excluded_marked_or_of_another_family() -> None:

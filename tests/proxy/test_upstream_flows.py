@@ -59,7 +59,8 @@ def node_of(case):
     routes = {4: (*base.routes4, Route(4, parse_prefix("0.0.0.0/0"), nexthops=hop)), 6: (*base.routes6, Route(6, parse_prefix("::/0"), nexthops=hop))}
 
 
-    network = replace(base, routes4=routes[4], routes6=routes[6])
+    localnet = {"net.ipv4.conf.all.route_localnet": str(int(settings.iptables_localhost_node_ports))}
+    network = replace(base, routes4=routes[4], routes6=routes[6], sysctls={**base.sysctls, **localnet})
     return Netns(proxy.compile_node(cluster, node, configuration=settings, network=network, families=[family]).state)
 
 

@@ -1,7 +1,8 @@
 """A node made from a snapshot: its own namespace on the real kernel, with a second one at the far end of every interface.
 
 Whatever an interface is in the snapshot (bridge, tunnel, VLAN), here it is a veth of the same name, index, MAC and MTU; so
-rules about bridge ports never match. Knows the order in which things have to be made; knows nothing about packets.
+rules about bridge ports never match. With IPVS dummies are dummies, for on these the kernel keeps addresses though they are down.
+Knows the order in which things have to be made; knows nothing about packets.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataplane.adapters.lab.netns import Netns, sysctl_path, write_sysctl
 from dataplane.adapters.lab.observer import Observer
 from dataplane.adapters.lab.ration import every_error_told
 from dataplane.adapters.lab.snapshot import Json, Snapshot
+from dataplane.adapters.lab.sockets import SocketObserver
 from dataplane.errors import LabError
 
 Flavour = Literal["legacy", "nft"]
@@ -44,7 +46,7 @@ _GATEWAY_MAC: Final = "02:00:5e:00:53:01"
 class Node:
     """The snapshot, standing. ``links`` tells interfaces by index; ``unset`` the sysctls that this kernel did not take."""
 
-    def __init__(self, snapshot: Snapshot, inside: Netns, outside: Netns, observer: Observer, flavour: Flavour | None) -> None:
+    def __init__(self, snapshot: Snapshot, inside: Netns, outside: Netns, observer: Observer | SocketObserver, flavour: Flavour | None) -> None:
         self.snapshot, self.inside, self.outside, self.observer, self.flavour = snapshot, inside, outside, observer, flavour
         self.links: dict[int, str] = {}
         self.peers: dict[str, int] = {}
@@ -60,26 +62,30 @@ class Node:
 
 @contextmanager
 def standing(
-    source: Snapshot | Path, *, flavour: Flavour | None = None, sysctls: Mapping[str, str] | None = None
-) -> Iterator[Node]:
+    source: Snapshot | Path, *, flavour: Flavour | None = None, sysctls: Mapping[str, str] | None = None,
+    observed_by: type[Observer] | type[SocketObserver] = Observer,
+) -> Iterator[Node]:  # fmt: skip
     """A node made from a snapshot (or its directory), gone again at the end. LabError with the tool's words if it fails.
 
     ``flavour`` says which iptables loads the rules; None asks the header of the save. ``sysctls`` go over the snapshot's.
+    ``observed_by`` is how packets are watched: SocketObserver where the kernel has no nftables.
     """
     snapshot = snapshots.read(source) if isinstance(source, Path) else source
     snapshot = replace(snapshot, sysctls={**snapshot.sysctls, **(sysctls or {})})
     with every_error_told(), Netns() as inside, Netns() as outside:
-        observer = Observer(inside)  # before any rule: see there
+        observer = observed_by(inside)  # before any rule: see there
         try:
             node = Node(snapshot, inside, outside, observer, flavour)
             _set_sysctls(node, interfaces=False)
             _make_links(node)
             _set_sysctls(node, interfaces=True)
-            _add_addresses(node)
+            _add_addresses(node, dummies=False)
             _add_routes(node)
+            _add_addresses(node, dummies=True)
             _add_rules(node)
             load_rules(node)
             connections.load(inside, snapshot.conntrack)
+            observer.ready(node)
             yield node
         finally:
             observer.close()
@@ -113,7 +119,7 @@ def _make_links(node: Node) -> None:
     node.inside.run("ip", "link", "set", "lo", "up")
     node.links[1] = "lo"
     _batch(node.inside, None, [_link_command(node, link) for link in sorted(links, key=lambda link: link["ifindex"])])
-    _batch(node.outside, None, ["link set lo up", *(f"link set p{link['ifindex']} up" for link in links if _carrier(link))])
+    _batch(node.outside, None, ["link set lo up", *(f"link set p{link['ifindex']} up" for link in links if _carrier(link) and not _is_dummy(node, link))])
     with node.inside.inside():
         for link in links:
             for key, value in _QUIET6.items():
@@ -132,17 +138,26 @@ def _carrier(link: Json) -> bool:
     return "LOWER_UP" in flags or "NO-CARRIER" not in flags
 
 
+def _is_dummy(node: Node, link: Json) -> bool:
+    return bool(node.snapshot.ipvs) and link.get("linkinfo", {}).get("info_kind") == "dummy"
+
+
 def _link_command(node: Node, link: Json) -> str:
     words = [f"link add name {link['ifname']} index {link['ifindex']} mtu {link.get('mtu', 1500)}"]
     if link.get("link_type", "ether") == "ether" and link.get("address"):
         words.append(f"address {link['address']}")
+    if _is_dummy(node, link):
+        return " ".join([*words, "arp off" if "NOARP" in link.get("flags", ()) else "", "type dummy"])
     words.append(f"type veth peer name p{link['ifindex']} mtu {link.get('mtu', 1500)} netns {node.outside.path}")
     return " ".join(words)
 
 
-def _add_addresses(node: Node) -> None:
+def _add_addresses(node: Node, *, dummies: bool) -> None:
+    """A dummy's come after the routes, as kube-proxy's do: no route could be made by way of one of them."""
     commands = []
     for link in node.snapshot.links or []:
+        if _is_dummy(node, link) != dummies:
+            continue
         entries = link.get("addr_info", ())
         node.broadcasts[link["ifname"]] = {text for entry in entries for text in _broadcasts(entry)}
         # The latest IPv6 address comes first in the list (ipv6_link_dev_addr), and the list's order decides among equals.
@@ -307,10 +322,12 @@ def _rule_action(rule: Json) -> list[str]:
 
 
 def load_rules(node: Node) -> None:
-    """nfacct objects, ipsets and both families' rule sets."""
+    """nfacct objects, ipsets, virtual servers and both families' rule sets."""
     snapshot = node.snapshot
     if snapshot.ipset:
         node.inside.run("ipset", "restore", "-exist", text=snapshot.ipset)
+    if snapshot.ipvs:
+        node.inside.run("ipvsadm", "-R", text=snapshot.ipvs)
     known = node.inside.run("nfacct", "list") if snapshot.nfacct_names() else ""
     for name in snapshot.nfacct_names():
         if f"= {name};" not in known:

@@ -18,12 +18,15 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dataplane.adapters.lab.netlink import NETLINK_NETFILTER, attribute, request
 from dataplane.adapters.lab.netns import Netns
 from dataplane.adapters.lab.wire import SENTINEL, Header, parse
 from dataplane.errors import LabError
+
+if TYPE_CHECKING:
+    from dataplane.adapters.lab.node import Node
 
 GROUP: Final = 55930
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
@@ -93,6 +96,9 @@ class Observer:
         except BaseException:
             self.close()
             raise
+
+    def ready(self, node: Node) -> None:
+        """Nothing is left to be done when the node stands."""
 
     def close(self) -> None:
         """Closes the socket; the table goes with the namespace."""

@@ -20,7 +20,8 @@ _JSON: Final = {
     "rules6": "ip-rule6.json",
 }  # fmt: skip
 _TEXT: Final = {
-    "iptables": "iptables-save.txt", "ip6tables": "ip6tables-save.txt", "ipset": "ipset-save.txt", "conntrack": "conntrack.txt",
+    "iptables": "iptables-save.txt", "ip6tables": "ip6tables-save.txt", "ipset": "ipset-save.txt",
+    "ipvs": "ipvsadm-save.txt", "conntrack": "conntrack.txt",
 }  # fmt: skip
 
 
@@ -37,6 +38,7 @@ class Snapshot:
     iptables: str = ""
     ip6tables: str = ""
     ipset: str = ""
+    ipvs: str = ""
     conntrack: str = ""
 
     def nfacct_names(self) -> list[str]:

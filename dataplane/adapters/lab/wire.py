@@ -234,3 +234,15 @@ def valid(data: bytes) -> bool:
     if protocol not in (TCP, UDP, ICMPV6):
         return protocol != ICMP or not checksum(body)
     return not checksum(addresses + struct.pack(">II", len(body), protocol) + body)
+
+
+def finished(data: bytes) -> bytes:
+    """A packet with the transport checksum that its device would have filled in."""
+    start, protocol = ((data[0] & 15) * 4, data[9]) if data[0] >> 4 == 4 else (40, data[6])
+    offset = {TCP: 16, UDP: 6, ICMPV6: 2}.get(protocol)
+    if offset is None:
+        return data
+    addresses = data[12:20] if data[0] >> 4 == 4 else data[8:40]
+    pseudo = addresses + struct.pack(">IHBB", 0, 0, 0, protocol)
+    body = data[start:]
+    return data[:start] + _checked(pseudo, body[:offset] + bytes(2) + body[offset + 2 :], offset)
