@@ -31,7 +31,7 @@ def ask(questions: list[Question]) -> list[Answer]:
     with tempfile.TemporaryDirectory(prefix="dataplane-ipvs-") as directory:
         file = Path(directory, "questions")
         file.write_bytes(pickle.dumps(questions))
-        script = f"cd {REPOSITORY}\nTMPDIR=/run PYTHONPATH={REPOSITORY} {sys.executable} -c "from tests.kernel import ipvs_lab; ipvs_lab.main()" {file}\n"
+        script = f"cd {REPOSITORY}\nTMPDIR=/run PYTHONPATH={REPOSITORY} {sys.executable} -c 'from tests.kernel import ipvs_lab; ipvs_lab.main()' {file}\n"
         in_uml(script, "ipvsadm", "iptables-legacy-restore", "nft", load=("ip_vs", "dummy", "veth", "nfnetlink_log", "nft_log"), memory=768, timeout=900)
         return pickle.loads(file.with_suffix(".answers").read_bytes())
 
