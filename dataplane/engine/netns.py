@@ -6,7 +6,7 @@ back Traces. State (connections, recent lists, buckets) is shared between packet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from typing import Final, NamedTuple
@@ -89,8 +89,11 @@ class Netns:
         self.kernel.choices = choices or Seeded(0)
         return self._sent(packet, mark, uid, gid, scope)
 
-    def possibilities(self, walk: Callable[[Choices], Trace]) -> Iterator[Possibility]:
-        """Every way that a walk can go (a call of ``receive`` or ``send``) from the state as it is, which stays as it is."""
+    def possibilities(self, walk: Callable[[Choices], Trace], numbers: Sequence[int] = ()) -> Iterator[Possibility]:
+        """Every way that a walk can go (a call of ``receive`` or ``send``) from the state as it is, which stays as it is.
+
+        ``numbers`` answers what is drawn without changing a verdict (random ports), in order.
+        """
         kernel = self.kernel
         conntrack_before, memory_before = kernel.conntrack, kernel.memory
 
@@ -100,7 +103,7 @@ class Netns:
             return walk(choices), kernel.conntrack, memory
 
         try:
-            for probability, after in explore(once):
+            for probability, after in explore(once, numbers):
                 yield Possibility(probability, *after)
         finally:
             kernel.conntrack, kernel.memory = conntrack_before, memory_before

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +24,7 @@ from dataplane.verify.compare import agrees, said
 from dataplane.verify.modelled import modelled
 
 _MOST_WORLDS: Final = 16
+_MIDDLE: Final = 32768  # what ``explore`` draws of 65536
 
 
 class World(NamedTuple):
@@ -141,11 +142,30 @@ class Follower:
         found = _Walks([], [])
         for world in worlds:
             netns.kernel.conntrack, netns.kernel.memory = world
-            for one in netns.possibilities(walk):
-                found.everything.append((world, one))
+            ways = list(netns.possibilities(walk))
+            found.everything.extend((world, one) for one in ways)
+            for place, one in enumerate(ways):
                 if agrees(one.trace, did):
-                    found.fitting.append((world, one))
+                    found.fitting.append((world, self._as_drawn(walk, one, did, place)))
         return found
+
+    def _as_drawn(self, walk: Callable[[Choices], Trace], one: Possibility, did: Outcome, place: int) -> Possibility:
+        """The possibility with the random ports that the kernel drew, where what came of them was seen.
+
+        Ports are counted from the start of their range, round and round: as many numbers further is as many ports further.
+        """
+        seen = did["packet"]
+        if seen is None or not (one.trace.random_sport or one.trace.random_dport):
+            return one
+        packet, drawn = one.trace.packet, [_MIDDLE, _MIDDLE]
+        sport = packet.icmp_id if packet.is_icmp else packet.sport
+        steps = [(seen["sport"] or 0) - sport] if one.trace.random_sport else []
+        if one.trace.random_dport:
+            steps.insert(0, (seen["dport"] or 0) - packet.dport)
+        if any(steps):
+            numbers = [number + step for number, step in zip(drawn, steps, strict=False)]
+            return list(self._netns.possibilities(walk, numbers))[place]
+        return one
 
     def _scope(self, packet: Modelled) -> str:
         """The lab sends to a link-local address by the device that has the source."""
