@@ -33,7 +33,7 @@ _PRIORITIES: Final = {
 _TRACKING_MATCHES: Final = frozenset(
     ("conntrack", "state", "connmark", "connbytes", "connlimit", "connlabel", "helper", "cluster")
 )
-_TRACKING_TARGETS: Final = frozenset(("CONNMARK", "CONNSECMARK", "CT", "SYNPROXY", "CLUSTERIP"))
+_TRACKING_TARGETS: Final = frozenset(("CONNMARK", "CONNSECMARK", "CT", "SYNPROXY", "CLUSTERIP", "DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"))
 
 
 class Possibility(NamedTuple):
@@ -205,7 +205,7 @@ class Netns:
         nat_table = tables.get("nat")
         if nat_table is not None:
             self._register_nat(family, nat_table)
-        if nat_table is not None or any(_tracks(table) for table in tables.values()):
+        if any(_tracks(table) for table in sorted(tables.values(), key=lambda table: table.name != "nat")):
             kernel = self.kernel
             for hook in (Hook.PREROUTING, Hook.OUTPUT):
                 self._add(family, hook, Priority.DEFRAG, "defrag", partial(defrag.gather, kernel))

@@ -44,7 +44,7 @@ def _packet(src: str, dst: str, ttl: int, tos: int, segment: Segment) -> Packet:
         plain = Packet(family, source, target, protocol, ttl=ttl, tos=tos, length=length, payload=segment.length)
         return _icmp(plain, segment)
     plain = Packet(family, source, target, protocol, segment.sport, segment.dport, ttl, tos, length, payload=segment.length)
-    return replace(plain, sctp_chunks=(segment.chunk,), vtag=segment.vtag) if segment.proto == "sctp" else plain
+    return replace(plain, sctp_chunks=(segment.chunk,), vtag=segment.vtag, init_tag=segment.init_tag) if segment.proto == "sctp" else plain
 
 
 def _icmp(plain: Packet, segment: Segment) -> Packet:
