@@ -118,7 +118,7 @@ def _packet(rule: _Rule, indev: str | None, pool: _Pools, random: Random, number
         dst = random.choice(pool.own)
     if (src in pool.own) != (indev is None) and random.random() < 0.9:
         src = _source(pool, indev, dst, random)  # nearly always refused
-    if indev is None and src not in pool.own and (ip_address(src).is_link_local or _is_group(src, pool) or src == "127.255.255.255"):
+    if indev is None and src not in pool.own and (ip_address(src).is_link_local or _is_group(src, pool)):
         src = random.choice(pool.own)  # no socket can be bound to it (of a link-local one: which device is meant cannot be said)
     flags = _flags(rule, random) if proto == "tcp" else None
     ttl = 64 if random.random() < 0.95 else random.choice((1, 2, 255))
@@ -177,7 +177,7 @@ def _is_group(text: str, pool: _Pools) -> bool:
     """Multicast or a subnet's broadcast: nobody answers from such an address."""
     address = ip_address(text)
     nets = (net for nets in pool.behind.values() for net in nets)
-    return address.is_multicast or any(net.version == 4 and address == net.broadcast_address for net in nets)
+    return address.is_multicast or text == "127.255.255.255" or any(net.version == 4 and address == net.broadcast_address for net in nets)
 
 
 def _plain(pool: _Pools, random: Random) -> str:
