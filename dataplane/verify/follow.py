@@ -157,14 +157,14 @@ class Follower:
         seen = did["packet"]
         if seen is None or not (one.trace.random_sport or one.trace.random_dport):
             return one
-        packet, drawn = one.trace.packet, [_MIDDLE, _MIDDLE]
-        sport = packet.icmp_id if packet.is_icmp else packet.sport
-        steps = [(seen["sport"] or 0) - sport] if one.trace.random_sport else []
-        if one.trace.random_dport:
-            steps.insert(0, (seen["dport"] or 0) - packet.dport)
-        if any(steps):
-            numbers = [number + step for number, step in zip(drawn, steps, strict=False)]
-            return list(self._netns.possibilities(walk, numbers))[place]
+        sport, dport = _ports(one.trace)
+        steps = [(seen["dport"] or 0) - dport] if one.trace.random_dport else []
+        steps += [(seen["sport"] or 0) - sport] if one.trace.random_sport else []
+        # A port that may be any need not have been drawn for this packet: then the numbers begin with the next one.
+        for numbers in (steps, steps[1:]) if any(steps) else ():
+            again = list(self._netns.possibilities(walk, [_MIDDLE + step for step in numbers]))[place]
+            if _ports(again.trace) == (seen["sport"], seen["dport"] if not again.trace.packet.is_icmp else 0):
+                return again
         return one
 
     def _scope(self, packet: Modelled) -> str:
@@ -233,8 +233,14 @@ def _rules(trace: Trace) -> Counter[RuleRef]:
 
 def _with_ports(trace: Trace) -> Outcome:
     """The outcome with the ports that the engine itself goes on with, where it says that they may be any."""
-    outcome, packet = said(trace), trace.packet
+    outcome = said(trace)
     seen = outcome["packet"]
     assert seen is not None
-    sport = packet.icmp_id if packet.is_icmp else packet.sport
-    return {**outcome, "packet": {**seen, "sport": sport, "dport": packet.dport}}
+    sport, dport = _ports(trace)
+    return {**outcome, "packet": {**seen, "sport": sport, "dport": dport}}
+
+
+def _ports(trace: Trace) -> tuple[int, int]:
+    """The packet's ports at its end; of ICMP its identifier."""
+    packet = trace.packet
+    return (packet.icmp_id, 0) if packet.is_icmp else (packet.sport, packet.dport)
