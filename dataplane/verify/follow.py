@@ -160,8 +160,8 @@ class Follower:
         sport, dport = _ports(one.trace)
         steps = [(seen["dport"] or 0) - dport] if one.trace.random_dport else []
         steps += [(seen["sport"] or 0) - sport] if one.trace.random_sport else []
-        # A port that may be any need not have been drawn for this packet: then the numbers begin with the next one.
-        for numbers in (steps, steps[1:]) if any(steps) else ():
+        # A port that may be any need not have been drawn for this packet; and one that was drawn need not have stayed (of ICMP).
+        for numbers in (steps, steps[1:], [0, *steps]) if any(steps) else ():
             again = list(self._netns.possibilities(walk, [_MIDDLE + step for step in numbers]))[place]
             if _ports(again.trace) == (seen["sport"], seen["dport"] if not again.trace.packet.is_icmp else 0):
                 return again
