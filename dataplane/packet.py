@@ -71,6 +71,7 @@ class Packet:
     vtag: int = 0
     spi: int = 0  # AH and ESP
     bad_checksum: bool = False
+    init_tag: int | None = None  # SCTP: the tag that an INIT or INIT ACK asks for, None where the packet does not tell
 
     @property
     def is_icmp(self) -> bool:

@@ -53,6 +53,7 @@ def command(
 def _verify(state: Any, directory: str | None, *, count: int, seed: int, replay: str | None, flavour: Any, fresh: bool, keep: str | None, output: str) -> int:
     from dataplane.adapters.lab import snapshot as lab_files
     from dataplane.adapters.lab.lines import read_packets
+    from dataplane.adapters.lab.tracing import kernel_trace
     from dataplane.text.snapshot import print_snapshot
     from dataplane.verify import report
     from dataplane.verify.aim import packets_for
@@ -65,21 +66,21 @@ def _verify(state: Any, directory: str | None, *, count: int, seed: int, replay:
     packets = read_packets(Path(replay).read_text(encoding="utf-8"), replay) if replay is not None else packets_for(given, count, seed)
     mode: Literal["fresh", "sequence"] = "fresh" if fresh else "sequence"
     result = verify(given, packets, mode=mode, flavour=flavour, state=state if given is plain else None)
-    commands = []
+    commands, traced = [], ""
     first = result.disagreements[0] if result.disagreements else None
     if first is not None:
-        small, again = shrunk(given, packets, first, mode=mode, flavour=flavour)
+        small, first = shrunk(given, packets, first, mode=mode, flavour=flavour)
+        traced = kernel_trace(given, small)
         target = Path(keep) if keep is not None else Path(tempfile.mkdtemp(prefix="dataplane-verify-"))
-        commands.append(report.reproduction(target, given, small, again))
-        first = again
+        commands.append(report.reproduction(target, given, small, first, traced))
     if output == "json":
         click.echo(json.dumps(report.as_json(result, state, commands), indent=2))
     else:
-        _tell(result, state, first, commands)
+        _tell(result, state, first, traced, commands)
     return 1 if result.disagreements else 0
 
 
-def _tell(result: Any, state: Any, first: Any, commands: list[str]) -> None:
+def _tell(result: Any, state: Any, first: Any, traced: str, commands: list[str]) -> None:
     from dataplane.verify import report
 
     for line in report.unreached(result, state):
@@ -88,6 +89,8 @@ def _tell(result: Any, state: Any, first: Any, commands: list[str]) -> None:
         click.echo(f"{one.kind}: {one.text}\n")
     if first is not None:
         click.echo(report.disagreement_text(first))
+        if traced:
+            click.echo(f"The kernel's TRACE (raw's rules count from 2):\n{traced}", nl=False)
         click.echo(f"again: {commands[0]}")
     click.echo(report.summary(result))
     sys.stdout.flush()

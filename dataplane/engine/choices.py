@@ -71,8 +71,10 @@ class Scripted:
 class _Replay:
     """Follows a prefix of answers, then takes the first possible alternative and notes what else there was."""
 
-    def __init__(self, prefix: list[tuple[int, Sequence[int]]]) -> None:
+    def __init__(self, prefix: list[tuple[int, Sequence[int]]], numbers: Sequence[int]) -> None:
         self.taken = prefix
+        self.numbers: list[int] = []
+        self._given = numbers
         self._position = 0
 
     def pick(self, weights: Sequence[int], what: str) -> int:  # noqa: ARG002
@@ -83,17 +85,20 @@ class _Replay:
         return index
 
     def number(self, bound: int, what: str) -> int:  # noqa: ARG002
-        return bound // 2
+        place = len(self.numbers)
+        self.numbers.append(self._given[place] % bound if place < len(self._given) else bound // 2)
+        return self.numbers[place]
 
 
-def explore(walk: Callable[[Choices], Outcome]) -> Iterator[tuple[Fraction, Outcome]]:
+def explore(walk: Callable[[Choices], Outcome], numbers: Sequence[int] = ()) -> Iterator[tuple[Fraction, Outcome]]:
     """Every outcome of ``walk`` with its exact probability, in the order of the alternatives.
 
-    ``walk`` must start from the same state each time it is called.
+    ``walk`` must start from the same state each time it is called. ``numbers`` answers the questions for a number, in order;
+    what it does not answer is the middle of the range.
     """
     prefix: list[tuple[int, Sequence[int]]] = []
     while True:
-        replay = _Replay(prefix)
+        replay = _Replay(prefix, numbers)
         outcome = walk(replay)
         probability = Fraction(1)
         for index, weights in replay.taken:

@@ -8,7 +8,7 @@ Every packet carries the verification tag that its receiver chose in INIT or INI
 INVALID; but INIT has tag 0, and ABORT and SHUTDOWN COMPLETE carry the sender's own tag if their T flag is set. A wrong tag in
 a HEARTBEAT is let through without renewing the entry: if the other side acknowledges it, both have moved on to new tags.
 A tag of None is not known, and fits whatever comes: in an association that was restored from a listing, and after an INIT
-whose initiate tag the packet does not tell (Skb without ``init_tag``). ``sctp_flags``, if there, are the flags of each chunk.
+whose initiate tag the packet does not tell (``init_tag`` None). ``sctp_flags``, if there, are the flags of each chunk.
 Source: net/netfilter/nf_conntrack_proto_sctp.c of Linux 6.18, the referee in tests/kernel.
 """
 
@@ -240,8 +240,7 @@ def _note_initiate_tag(tracking: SctpTracking, skb: Skb, reply: bool, chunk: int
 
 
 def _initiate_tag(skb: Skb) -> int | None:
-    tag: int | None = getattr(skb, "init_tag", None)
-    return tag
+    return skb.init_tag
 
 
 def _chunk_flags(skb: Skb) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ back Traces. State (connections, recent lists, buckets) is shared between packet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -38,7 +38,7 @@ _PRIORITIES: Final = {
 _TRACKING_MATCHES: Final = frozenset(
     ("conntrack", "state", "connmark", "connbytes", "connlimit", "connlabel", "helper", "cluster")
 )
-_TRACKING_TARGETS: Final = frozenset(("CONNMARK", "CONNSECMARK", "CT", "SYNPROXY", "CLUSTERIP"))
+_TRACKING_TARGETS: Final = frozenset(("CONNMARK", "CONNSECMARK", "CT", "SYNPROXY", "CLUSTERIP", "DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"))
 
 
 class Possibility(NamedTuple):
@@ -107,8 +107,11 @@ class Netns:
         self.kernel.choices = choices or Seeded(0)
         return self._sent(packet, mark, uid, gid, scope)
 
-    def possibilities(self, walk: Callable[[Choices], Trace]) -> Iterator[Possibility]:
-        """Every way that a walk can go (a call of ``receive`` or ``send``) from the state as it is, which stays as it is."""
+    def possibilities(self, walk: Callable[[Choices], Trace], numbers: Sequence[int] = ()) -> Iterator[Possibility]:
+        """Every way that a walk can go (a call of ``receive`` or ``send``) from the state as it is, which stays as it is.
+
+        ``numbers`` answers what is drawn without changing a verdict (random ports), in order.
+        """
         kernel = self.kernel
         conntrack_before, memory_before = kernel.conntrack, kernel.memory
 
@@ -118,7 +121,7 @@ class Netns:
             return walk(choices), kernel.conntrack, memory
 
         try:
-            for probability, after in explore(once):
+            for probability, after in explore(once, numbers):
                 yield Possibility(probability, *after)
         finally:
             kernel.conntrack, kernel.memory = conntrack_before, memory_before
@@ -228,7 +231,7 @@ class Netns:
         nat_table = tables.get("nat")
         if nat_table is not None:
             self._register_nat(family, nat_table)
-        if nat_table is not None or any(_tracks(table) for table in tables.values()) or self._masquerades_ftp(family):
+        if any(_tracks(table) for table in sorted(tables.values(), key=lambda table: table.name != "nat")) or self._masquerades_ftp(family):
             kernel = self.kernel
             for hook in (Hook.PREROUTING, Hook.OUTPUT):
                 self._add(family, hook, Priority.DEFRAG, "defrag", partial(defrag.gather, kernel))

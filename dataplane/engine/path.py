@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dataplane.engine import conntrack, reject
+from dataplane.engine import conntrack, defrag, reject
 from dataplane.engine.fib import Destination, Flow, describe
 from dataplane.engine.hooks import ACCEPT, Drop, Hook, HookFunction, HookState, Reinject, Stolen, Unknown
 from dataplane.engine.hooks import Verdict as HookVerdict
@@ -114,6 +114,11 @@ class Path:
     # ------------------------------------------------------------------ stages
 
     def _deliver(self, skb: Skb) -> End:
+        """ip_local_deliver, ip6_input. Fragments over IPv4 are put together first; over IPv6 only behind INPUT."""
+        if skb.family == 4 and (skb.more_fragments or skb.fragment_offset):
+            held = defrag.gather(self.kernel, skb, HookState(Hook.INPUT, skb.indev, ""))
+            if isinstance(held, Drop):
+                return End("drop", held.reason)
         end = self._run(Hook.INPUT, skb, skb.indev, "")
         return end if end is not None else End("local", "delivered to this node")
 

@@ -77,8 +77,7 @@ def _error6(kernel: Kernel, skb: Skb, kind: int, code: int, info: int) -> Packet
     found = kernel.fib.lookup(flow)
     if found.type == "ANYCAST" or (found.error is not None and link_local):
         return None  # no single node to tell (icmpv6_route_lookup)
-    own = kernel.fib.owner(6, skb.daddr) is not None or kernel.fib.address_type(6, skb.daddr) == "ANYCAST"
-    source = skb.daddr if own else None
+    source = skb.daddr if _answers_for(kernel, skb.daddr, skb.indev) else None
     if source is None:
         # icmp6_send: unless the route names a source, an address of the device the packet came in by says more.
         by_indev = skb.indev and found.prefsrc is None
@@ -88,6 +87,14 @@ def _error6(kernel: Kernel, skb: Skb, kind: int, code: int, info: int) -> Packet
     length = min(48 + skb.length, 1280)
     hops = kernel.sysctls.int("net.ipv6.conf.all.hop_limit") or 64
     return Packet(6, source, skb.saddr, ICMPV6, icmp_type=kind, icmp_code=code, icmp_info=info, inner=skb.packet(), length=length, ttl=hops)
+
+
+def _answers_for(kernel: Kernel, address: int, dev: str) -> bool:
+    """Whether an error has the address as its source: one of the node's, though of its loopback and its links' only by that device."""
+    if address == 1 or address >> 118 == 0xFE80 >> 6:
+        link = kernel.links.get(dev)
+        return link is not None and any(one.local == address for one in link.addresses)
+    return kernel.fib.owner(6, address) is not None or kernel.fib.address_type(6, address) == "ANYCAST"
 
 
 def tcp_reset(kernel: Kernel, skb: Skb) -> Packet | None:

@@ -40,7 +40,7 @@ class Skb:
     __slots__ = (
         "family", "saddr", "daddr", "protocol", "sport", "dport", "ttl", "tos", "length", "ip_id", "dont_fragment",
         "more_fragments", "fragment_offset", "ip_options", "tcp_flags", "seq", "ack", "window", "tcp_options", "payload",
-        "icmp_type", "icmp_code", "icmp_id", "icmp_info", "inner", "sctp_chunks", "vtag", "spi", "bad_checksum",
+        "icmp_type", "icmp_code", "icmp_id", "icmp_info", "inner", "sctp_chunks", "vtag", "spi", "bad_checksum", "init_tag",
         "mark", "priority", "indev", "local", "uid", "gid", "has_socket", "physin", "physout", "pkttype", "mac_source",
         "conn", "ctinfo", "template_zone", "dst", "traced", "tproxy", "secmark", "scope", "ipvs_property", "checksum_known",
     )  # fmt: skip
@@ -74,13 +74,14 @@ class Skb:
     vtag: int
     spi: int
     bad_checksum: bool
+    init_tag: int | None
 
     def __init__(self, packet: Packet, *, indev: str = "", mark: int = 0) -> None:
         (
             self.family, self.saddr, self.daddr, self.protocol, self.sport, self.dport, self.ttl,
             self.tos, self.length, self.ip_id, self.dont_fragment, self.more_fragments, self.fragment_offset,
             self.ip_options, self.tcp_flags, self.seq, self.ack, self.window, self.tcp_options, self.payload,
-            self.icmp_type, self.icmp_code, self.icmp_id, self.icmp_info, self.inner, self.sctp_chunks, self.vtag, self.spi, self.bad_checksum,
+            self.icmp_type, self.icmp_code, self.icmp_id, self.icmp_info, self.inner, self.sctp_chunks, self.vtag, self.spi, self.bad_checksum, self.init_tag,
         ) = _fields_of(packet)  # fmt: skip
         self.mark = mark
         self.priority = 0

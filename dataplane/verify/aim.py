@@ -16,6 +16,7 @@ from typing import Final
 
 from dataplane.adapters.lab.lines import PROTOCOLS, Packet
 from dataplane.adapters.lab.snapshot import Json, Snapshot
+from dataplane.verify.conversation import Patience, conversation
 
 Network = IPv4Network | IPv6Network
 
@@ -41,7 +42,9 @@ _FLAGS: Final = ("S", "S", "S", "S", "S", "S", "A", "SA", "FA", "R", "RA", "PA",
 _PLAIN_PORTS: Final = (53, 80, 443, 8080, 22, 30000, 30080, 32767, 1, 65535, 4789, 123)
 _PLAIN4: Final = ("8.8.8.8", "192.0.2.7", "198.51.100.20", "203.0.113.9", "10.0.0.1", "172.16.5.5", "169.254.169.254")
 _PLAIN6: Final = ("2001:db8::7", "2001:4860:4860::8888", "fd12:3456::1")
-_SEQUENCE_SHARE: Final = 0.25
+_SEQUENCE_SHARE: Final = 0.2
+_TOS: Final = (0x10, 0x28, 0xB8, 0x02)
+_LENGTHS: Final = (1, 13, 20, 64, 100)
 _FLAG_LETTER: Final = {"SYN": "S", "ACK": "A", "FIN": "F", "RST": "R", "PSH": "P", "URG": "U"}
 
 
@@ -75,12 +78,13 @@ def packets_for(snapshot: Snapshot, count: int, seed: int, *, replies: bool = Tr
     pools = [pool for pool in (_pools(snapshot, 4), _pools(snapshot, 6)) if pool.own]
     weights = [1 + len(pool.rules) ** 0.5 for pool in pools]
     found: list[Packet] = []
+    patience = Patience.of(snapshot.sysctls)
     while len(found) < count:
         pool = random.choices(pools, weights)[0]
         opening = _opening(pool, random, len(found) + 1)
         found.append(opening)
         if replies and random.random() < _SEQUENCE_SHARE and not any(_is_group(end or "", pool) for end in (opening.src, opening.dst)):
-            found += _exchange(opening, random)
+            found += conversation(opening, random, patience)
     return found[:count]
 
 
@@ -114,13 +118,14 @@ def _packet(rule: _Rule, indev: str | None, pool: _Pools, random: Random, number
         dst = random.choice(pool.own)
     if (src in pool.own) != (indev is None) and random.random() < 0.9:
         src = _source(pool, indev, dst, random)  # nearly always refused
-    if indev is None and src not in pool.own and ip_address(src).is_link_local:
-        src = random.choice(pool.own)  # which device is meant cannot be said
+    if indev is None and src not in pool.own and (ip_address(src).is_link_local or _is_group(src, pool)):
+        src = random.choice(pool.own)  # no socket can be bound to it (of a link-local one: which device is meant cannot be said)
     flags = _flags(rule, random) if proto == "tcp" else None
     ttl = 64 if random.random() < 0.95 else random.choice((1, 2, 255))
+    tos, length = (random.choice(_TOS), random.choice(_LENGTHS)) if random.random() < 0.1 else (0, 0)
     if proto == "icmp":
-        return Packet(number, indev, src, dst, proto, sport, ttl=ttl)
-    return Packet(number, indev, src, dst, proto, sport, dport, flags, ttl)
+        return Packet(number, indev, src, dst, proto, sport, ttl=ttl, tos=tos, length=length)
+    return Packet(number, indev, src, dst, proto, sport, dport, flags, ttl, tos=tos, length=0 if proto == "sctp" else length)
 
 
 def _proto(rule: _Rule, random: Random) -> str:
@@ -172,7 +177,7 @@ def _is_group(text: str, pool: _Pools) -> bool:
     """Multicast or a subnet's broadcast: nobody answers from such an address."""
     address = ip_address(text)
     nets = (net for nets in pool.behind.values() for net in nets)
-    return address.is_multicast or any(net.version == 4 and address == net.broadcast_address for net in nets)
+    return address.is_multicast or text == "127.255.255.255" or any(net.version == 4 and address == net.broadcast_address for net in nets)
 
 
 def _plain(pool: _Pools, random: Random) -> str:
@@ -214,17 +219,6 @@ def _any_port(pool: _Pools, random: Random) -> int:
     if pool.ports and random.random() < 0.8:
         return random.choice(pool.ports)
     return random.choice((*_PLAIN_PORTS, random.randint(1, 65535)))
-
-
-def _exchange(opening: Packet, random: Random) -> Iterable[Packet]:
-    """What follows an opening: the answer, mostly a third packet, sometimes the end of the conversation."""
-    number = opening.id
-    yield Packet(number + 1, reply_to=number)
-    if random.random() < 0.7:
-        yield Packet(number + 2, reply_to=number + 1)
-        if opening.proto == "tcp" and random.random() < 0.4:
-            yield Packet(number + 3, reply_to=number + 2, flags=random.choice(("FA", "R", "RA", "A")))
-            yield Packet(number + 4, reply_to=number + 3, flags=random.choice(("A", "FA")))
 
 
 # ---------------------------------------------------------------------- what a snapshot mentions

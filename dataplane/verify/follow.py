@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +24,7 @@ from dataplane.verify.compare import agrees, said
 from dataplane.verify.modelled import modelled
 
 _MOST_WORLDS: Final = 16
+_MIDDLE: Final = 32768  # what ``explore`` draws of 65536
 
 
 class World(NamedTuple):
@@ -141,11 +142,30 @@ class Follower:
         found = _Walks([], [])
         for world in worlds:
             netns.kernel.conntrack, netns.kernel.memory = world
-            for one in netns.possibilities(walk):
-                found.everything.append((world, one))
+            ways = list(netns.possibilities(walk))
+            found.everything.extend((world, one) for one in ways)
+            for place, one in enumerate(ways):
                 if agrees(one.trace, did):
-                    found.fitting.append((world, one))
+                    found.fitting.append((world, self._as_drawn(walk, one, did, place)))
         return found
+
+    def _as_drawn(self, walk: Callable[[Choices], Trace], one: Possibility, did: Outcome, place: int) -> Possibility:
+        """The possibility with the random ports that the kernel drew, where what came of them was seen.
+
+        Ports are counted from the start of their range, round and round: as many numbers further is as many ports further.
+        """
+        seen = did["packet"]
+        if seen is None or not (one.trace.random_sport or one.trace.random_dport):
+            return one
+        sport, dport = _ports(one.trace)
+        steps = [(seen["dport"] or 0) - dport] if one.trace.random_dport else []
+        steps += [(seen["sport"] or 0) - sport] if one.trace.random_sport else []
+        # A port that may be any need not have been drawn for this packet; and one that was drawn need not have stayed (of ICMP).
+        for numbers in (steps, steps[1:], [0, *steps]) if any(steps) else ():
+            again = list(self._netns.possibilities(walk, [_MIDDLE + step for step in numbers]))[place]
+            if _ports(again.trace) == (seen["sport"], seen["dport"] if not again.trace.packet.is_icmp else 0):
+                return again
+        return one
 
     def _scope(self, packet: Modelled) -> str:
         """The lab sends to a link-local address by the device that has the source."""
@@ -213,8 +233,14 @@ def _rules(trace: Trace) -> Counter[RuleRef]:
 
 def _with_ports(trace: Trace) -> Outcome:
     """The outcome with the ports that the engine itself goes on with, where it says that they may be any."""
-    outcome, packet = said(trace), trace.packet
+    outcome = said(trace)
     seen = outcome["packet"]
     assert seen is not None
-    sport = packet.icmp_id if packet.is_icmp else packet.sport
-    return {**outcome, "packet": {**seen, "sport": sport, "dport": packet.dport}}
+    sport, dport = _ports(trace)
+    return {**outcome, "packet": {**seen, "sport": sport, "dport": dport}}
+
+
+def _ports(trace: Trace) -> tuple[int, int]:
+    """The packet's ports at its end; of ICMP its identifier."""
+    packet = trace.packet
+    return (packet.icmp_id, 0) if packet.is_icmp else (packet.sport, packet.dport)

@@ -16,7 +16,17 @@ _NO_OPTIONS: Final = TcpOptions()
 
 def modelled(sent: Sent) -> Packet:
     """What was sent, as the engine reads it."""
-    return _packet(sent.src, sent.dst, sent.ttl, sent.tos, sent.segment)
+    whole = _packet(sent.src, sent.dst, sent.ttl, sent.tos, sent.segment)
+    first = sent.packet.fragment
+    if not first:
+        return whole
+    # Both pieces have one identification: that of the packet whose id comes first.
+    number = (sent.packet.reply_to or 0) if sent.packet.again else sent.packet.id
+    if not sent.packet.again:
+        header = whole.length - 20 - whole.payload
+        return replace(whole, more_fragments=True, length=20 + first, payload=first - header, ip_id=number & 0xFFFF)
+    rest = whole.length - 20 - first
+    return Packet(4, whole.saddr, whole.daddr, whole.protocol, ttl=whole.ttl, tos=whole.tos, length=20 + rest, ip_id=number & 0xFFFF, fragment_offset=first)
 
 
 def _packet(src: str, dst: str, ttl: int, tos: int, segment: Segment) -> Packet:
@@ -34,7 +44,7 @@ def _packet(src: str, dst: str, ttl: int, tos: int, segment: Segment) -> Packet:
         plain = Packet(family, source, target, protocol, ttl=ttl, tos=tos, length=length, payload=segment.length)
         return _icmp(plain, segment)
     plain = Packet(family, source, target, protocol, segment.sport, segment.dport, ttl, tos, length, payload=segment.length)
-    return replace(plain, sctp_chunks=(segment.chunk,), vtag=segment.vtag) if segment.proto == "sctp" else plain
+    return replace(plain, sctp_chunks=(segment.chunk,), vtag=segment.vtag, init_tag=segment.init_tag) if segment.proto == "sctp" else plain
 
 
 def _icmp(plain: Packet, segment: Segment) -> Packet:

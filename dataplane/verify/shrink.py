@@ -7,12 +7,14 @@ smaller parts are left out as long as the same kind of disagreement remains (ddm
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from dataplane.adapters.lab.lines import Packet
 from dataplane.adapters.lab.node import Flavour
 from dataplane.adapters.lab.referee import Mode
 from dataplane.adapters.lab.snapshot import Snapshot
+from dataplane.errors import DataplaneError
 from dataplane.verify.run import Disagreement, verify
 
 _MOST_TRIES: Final = 60
@@ -38,6 +40,43 @@ def shrunk(
         if again is not None:
             return alone, again
     return _fewer(upto, shows, one)
+
+
+def fewer_rules(
+    snapshot: Snapshot, packets: Sequence[Packet], one: Disagreement, *, mode: Mode = "sequence", flavour: Flavour | None = None
+) -> tuple[Snapshot, Disagreement]:
+    """The snapshot with as few rules as still show the disagreement, and the disagreement as they show it."""
+    for family in ("iptables", "ip6tables"):
+        lines = getattr(snapshot, family).splitlines(keepends=True)
+        size, tries = max(1, len(lines) // 2), 0
+        while tries < _MOST_TRIES:
+            for start in range(0, len(lines), size):
+                fewer = [line for place, line in enumerate(lines) if not (start <= place < start + size and "-A " in line)]
+                if len(fewer) == len(lines):
+                    continue
+                tries += 1
+                text = "".join(fewer)
+                smaller = replace(snapshot, iptables=text) if family == "iptables" else replace(snapshot, ip6tables=text)
+                again = _same_kind(smaller, packets, one, mode, flavour)
+                if again is not None:
+                    lines, snapshot, one = fewer, smaller, again
+                    break
+            else:
+                if size == 1:
+                    break
+                size = max(1, size // 2)
+    return snapshot, one
+
+
+def _same_kind(
+    snapshot: Snapshot, packets: Sequence[Packet], one: Disagreement, mode: Mode, flavour: Flavour | None
+) -> Disagreement | None:
+    """A disagreement of the same kind over these rules; None where there is none, or the tools refuse them."""
+    try:
+        found = verify(snapshot, packets, mode=mode, flavour=flavour).disagreements
+    except DataplaneError:
+        return None
+    return next((other for other in found if other.kind == one.kind), None)
 
 
 def _chain(packets: Sequence[Packet]) -> list[Packet]:

@@ -42,13 +42,14 @@ _STATES: Final = (
 _TYPES: Final = {4: ("LOCAL", "UNICAST", "BROADCAST", "MULTICAST"), 6: ("LOCAL", "UNICAST", "MULTICAST", "UNREACHABLE")}
 
 
-def invented(seed: int) -> Snapshot:
-    """The rule sets of a seed, on a plain node with an uplink and a bridge of pods."""
-    random = Random(seed)
+def invented(seed: int | Random) -> Snapshot:
+    """The rule sets of a seed, on a plain node with an uplink and a bridge of pods; flows over UDP expire fast now and then."""
+    random = seed if isinstance(seed, Random) else Random(seed)
     node = completed(Snapshot(iptables="-A FORWARD -i cni0\n"))
     sets = "".join(_set(text, family, random) for family in (4, 6) for text in _SETS[family])
+    fast = {"net.netfilter.nf_conntrack_udp_timeout": "1"} if random.random() > 0.95 else {}
     return Snapshot(
-        links=node.links, routes4=node.routes4, routes6=node.routes6, sysctls=node.sysctls, ipset=sets,
+        links=node.links, routes4=node.routes4, routes6=node.routes6, sysctls={**node.sysctls, **fast}, ipset=sets,
         iptables=_Author(4, random).save(), ip6tables=_Author(6, random).save(),
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from dataplane.errors import DataplaneError
 from dataplane.verify import report
 from dataplane.verify.aim import packets_for
 from dataplane.verify.run import verify
-from dataplane.verify.shrink import shrunk
+from dataplane.verify.shrink import fewer_rules, shrunk
 from tests.kernel import corpus
 from tests.kernel.invent import invented
 
@@ -80,6 +80,7 @@ def _one(name: str, snapshot: Snapshot, seed: int, options: argparse.Namespace, 
     kinds.update(one.kind for one in result.disagreements)
     if result.disagreements:
         small, first = shrunk(snapshot, packets, result.disagreements[0])
+        snapshot, first = fewer_rules(snapshot, small, first)
         command = report.reproduction(options.keep / f"{name}-{seed}", snapshot, small, first)
         print(f"\n{name}, seed {seed}: {len(result.disagreements)} disagreements, {len(small)} packets show it\n{first.kind}: {first.text}\n{command}", flush=True)
 

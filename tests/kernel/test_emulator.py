@@ -68,15 +68,7 @@ def test_ruleset(directory: Path) -> None:
 
 @pytest.mark.parametrize("case", _cases(corpus.goldens(), corpus.SHARED))
 def test_golden(case: Path) -> None:
-    _agree_or_open(case.name, corpus.snapshot_of(case))
-
-
-#: Why a few packets may differ though both sides are right, by what the rules hold; and one dump that is open.
-_REASONS: Final = {
-    "-m recent": "a packet that is dropped after a random choice does not tell which endpoint was remembered",
-    "limit": "the kernel's buckets refill while packets are sent, the engine's clock stands still",
-}
-_OPEN: Final = {"synology.v6.save": "IPv6 link-local: destinations without a scope, and ICMPv6 errors to link-local sources"}
+    _agree(corpus.snapshot_of(case))
 
 
 @pytest.mark.parametrize("dump", _cases(corpus.dumps(), corpus.SHARED))
@@ -86,20 +78,7 @@ def test_dump(dump: Path) -> None:
         with pytest.raises(LabError):
             ask_kernel(snapshot, [])
         return
-    _agree_or_open(dump.name, snapshot)
-
-
-def _agree_or_open(name: str, snapshot: Snapshot) -> None:
-    """At most two packets in a hundred may differ, and only where a reason is known."""
-    try:
-        _agree(snapshot)
-    except AssertionError as error:
-        differing = int(str(error).partition(" of ")[0] or _COUNT)
-        text = snapshot.iptables + snapshot.ip6tables
-        reason = _OPEN.get(name) or next((why for words, why in _REASONS.items() if words in text), None)
-        if reason is None or (name not in _OPEN and differing > _COUNT / 50):
-            raise
-        pytest.xfail(reason)
+    _agree(snapshot)
 
 
 def _agree(snapshot: Snapshot, mode: Mode = "sequence", seed: int = 1) -> None:

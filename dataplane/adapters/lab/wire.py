@@ -221,6 +221,8 @@ def valid(data: bytes) -> bool:
         addresses = data[12:20]
         if checksum(data[:start]):
             return False
+        if struct.unpack_from(">H", data, 6)[0] & 0x3FFF:
+            return True  # a fragment: the other checksum is the whole packet's
     else:
         start, protocol, length = 40, data[6], 40 + struct.unpack_from(">H", data, 4)[0]
         addresses = data[8:40]
