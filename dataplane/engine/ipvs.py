@@ -87,6 +87,8 @@ class IPVSHooks:
         self.table.expire()
         self._timeouts = given.timeouts
         self.services.program(given.servers)
+        if self._flag("expire_nodest_conn"):
+            self.table.expire_without_server()
 
     # ------------------------------------------------------------------ requests
 

@@ -271,6 +271,16 @@ class ConnectionTable:
         for conn in waiting:
             timers.push(conn)
 
+    def expire_without_server(self) -> None:
+        """Connections whose real server was taken away, and what controlled only them (``ip_vs_expire_nodest_conn_flush``)."""
+        for conn in tuple(self):
+            if conn.controlled or conn.dest is None or self._dest_of(conn.dest).available or self.get(conn.number) is None:
+                continue
+            template = self.get(conn.control) if conn.control is not None else None
+            self.remove(conn)
+            if template is not None and not template.controlled:
+                self.remove(template)
+
     def remove(self, conn: IPVSConn) -> None:
         """Take a connection out, and its conntrack entry with it."""
         memory = self._kernel.memory

@@ -261,10 +261,10 @@ class Netns:
             self._add(family, hook, priority, "nat", nat.hook_function(self.kernel, lookup))
 
     def _register_ipvs(self, families: Iterable[int]) -> None:
-        """Its hooks are there in the families that have, or had, virtual servers (ip_vs_register_hooks)."""
+        """Its hooks are there in the families that have virtual servers, and go with the last one (ip_vs_register_hooks)."""
+        for (family, hook), functions in self.hooks.items():
+            self.hooks[family, hook] = [one for one in functions if one[1] != "ipvs"]
         for family in families:
-            if any(name == "ipvs" for _, name, _ in self.hooks.get((family, Hook.INPUT), ())):
-                continue
             for hook, priority, function in self.ipvs.functions():
                 self._add(family, hook, priority, "ipvs", function)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +57,7 @@ def ask(question: Question) -> Answer:
                 lines, times = referee.send(question.packets), []
                 for step in question.steps:
                     node.inside.run("ipvsadm", "-R", text=step.commands)
+                    time.sleep(0.1)  # connections without a real server are looked for a jiffy later
                     times.append(referee.clock())
                     lines += referee.send(step.packets)
                 return Answer(lines, times, connections_of(node), node.inside.run("ipvsadm", "-Lnc"), referee.clock())
