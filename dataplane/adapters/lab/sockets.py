@@ -8,6 +8,7 @@ comes after its delivery, and is not counted as its outcome. Source: net/packet/
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from contextlib import suppress
@@ -49,6 +50,8 @@ class SocketObserver:
         self._taps: dict[int, socket.socket] = {}
         self._delivered = [self._raw(4, protocol) for protocol in (TCP, UDP, SCTP, ICMP)]
         self._delivered += [self._raw(6, protocol) for protocol in (TCP, UDP, SCTP, ICMPV6)]
+        self._waiting = select.poll()
+        self._watched = {raw.fileno(): (0, raw) for raw in self._delivered}  # with the device's index, 0 for none
 
     def close(self) -> None:
         """Closes the sockets."""
@@ -62,6 +65,9 @@ class SocketObserver:
                 self._netns.run("ip", "link", "set", name, "arp", "off")
             self._taps[index] = self._tap(name)
         self._taps[_LO].settimeout(5)
+        self._watched |= {tap.fileno(): (index, tap) for index, tap in self._taps.items() if index != _LO}
+        for number in self._watched:
+            self._waiting.register(number, select.POLLIN)
         with self._netns.inside():
             for key in ("net.ipv4.icmp_echo_ignore_all", "net.ipv6.icmp.echo_ignore_all"):
                 write_sysctl(key, "1")
@@ -78,8 +84,11 @@ class SocketObserver:
             header = parse(data)
             if header is not None and header.proto == str(SENTINEL) and header.tag == last and address[2] != _OUTGOING:
                 break
-        found = [event for index, tap in self._taps.items() if index != _LO for event in self._left(index, tap)]
-        return found + [event for raw in self._delivered for event in self._arrived(raw)]
+        found: list[Event] = []
+        for number, _ in self._waiting.poll(0):
+            index, one = self._watched[number]
+            found += self._left(index, one) if index else self._arrived(one)
+        return found
 
     # ------------------------------------------------------------------ sockets
 
