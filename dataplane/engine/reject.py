@@ -90,9 +90,12 @@ def _error6(kernel: Kernel, skb: Skb, kind: int, code: int, info: int) -> Packet
 
 
 def _answers_for(kernel: Kernel, address: int, dev: str) -> bool:
-    """Whether an error has the address as its source: one of the node's, though of its loopback and its links' only by that device."""
+    """Whether an error has the address as its source: one of the node's, though of its loopback and its links' only by that device.
+
+    What the node itself sent counts as the loopback device's (nf_send_unreach6).
+    """
     if address == 1 or address >> 118 == 0xFE80 >> 6:
-        link = kernel.links.get(dev)
+        link = kernel.links.get(dev or "lo")
         return link is not None and any(one.local == address for one in link.addresses)
     return kernel.fib.owner(6, address) is not None or kernel.fib.address_type(6, address) == "ANYCAST"
 

@@ -1,15 +1,17 @@
-"""The connection table afterwards: the kernel's listing against the emulator's."""
+"""The connection tables afterwards, conntrack's and IPVS's: the kernel's listing against the emulator's."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
 from dataplane.engine.conntrack import Conn, ConnTable
+from dataplane.engine.netns import Netns
 from dataplane.inet import format_address
 from dataplane.rules.network import Connection, Tuple
 from dataplane.text.conntrack import parse_connections
 
 _SLACK: Final = 3.0  # seconds: what is about to expire may be gone on one side; timeouts are listed in whole seconds
+_SLACK_IPVS: Final = 4.0  # its timers are coarse, too
 
 
 class _Entry(NamedTuple):
@@ -35,6 +37,29 @@ def connection_differences(table: ConnTable, listing: str, now: float) -> list[s
         if min(one.timeout for one in (theirs, ours) if one is not None) > _SLACK:
             found += _differences(key, ours, theirs)
     return sorted(found)
+
+
+def ipvs_differences(netns: Netns, listing: str, now: float) -> list[str]:
+    """As ``connection_differences``, of ``ipvsadm -Lnc``."""
+    kernel = dict(_ipvs_line(line) for line in listing.splitlines()[2:])
+    if not kernel and not netns.state.ipvs.servers:
+        return []
+    netns.kernel.now = now
+    emulator = {str(conn): conn.expires_at - now for conn in netns.ipvs.table}
+    found = [f"IPVS: only the kernel has the connection {line}" for line, left in kernel.items() if line not in emulator and left > _SLACK_IPVS]
+    found += [f"IPVS: only the emulator has the connection {line}" for line, left in emulator.items() if line not in kernel and left > _SLACK_IPVS]
+    found += [
+        f"IPVS: {line}: timeout: the emulator says {emulator[line]:.1f}, the kernel {kernel[line]}"
+        for line in kernel.keys() & emulator.keys() if abs(kernel[line] - emulator[line]) > _SLACK_IPVS
+    ]  # fmt: skip
+    return sorted(found)
+
+
+def _ipvs_line(line: str) -> tuple[str, int]:
+    """A line of ``ipvsadm -Lnc`` without the time left, and that time in seconds."""
+    protocol, expires, state, *ends = line.split()
+    minutes, seconds = expires.split(":")
+    return f"{protocol:<3} {state:<11} {' '.join(ends)}", int(minutes) * 60 + int(seconds)
 
 
 def _listed(one: Connection) -> _Entry:

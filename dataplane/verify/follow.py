@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +19,8 @@ from dataplane.engine.choices import Choices
 from dataplane.engine.conntrack import ConnTable
 from dataplane.engine.netns import Netns, Possibility
 from dataplane.packet import Packet as Modelled
+from dataplane.rules.ipvs import IPVS
+from dataplane.rules.nodestate import NodeState
 from dataplane.trace import PolicyEvent, RuleEvent, RuleRef, Trace
 from dataplane.verify.compare import agrees, said
 from dataplane.verify.modelled import modelled
@@ -84,9 +86,21 @@ class Follower:
         self.lost = False  # states had to be given up: what was counted says nothing any more
 
     @property
-    def worlds(self) -> list[World]:
-        """The states that agree with everything so far, of a sequence."""
-        return self._worlds.get(0, [self._begin])
+    def state(self) -> NodeState:
+        """The node that is followed."""
+        return self._netns.state
+
+    def netns_of_worlds(self) -> Iterator[Netns]:
+        """The namespace in each of the states that agree with everything so far, of a sequence."""
+        for world in self._worlds.get(0, [self._begin]):
+            self._netns.kernel.conntrack, self._netns.kernel.memory = world
+            yield self._netns
+
+    def program(self, ipvs: IPVS, now: float) -> None:
+        """Other virtual servers from now on."""
+        for netns in self.netns_of_worlds():
+            netns.kernel.now = now
+            netns.program_ipvs(ipvs)
 
     def follow(self, packet: Packet, kernel: Line) -> Followed:
         """What the emulator says of a packet of which the kernel's side is known."""

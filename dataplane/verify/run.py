@@ -7,38 +7,26 @@ connections agree? Knows nothing of where rule sets and packets come from.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dataplane.adapters.lab import snapshot as files
+from dataplane.adapters.lab.asking import Answer, Question, ask
 from dataplane.adapters.lab.clock import now
 from dataplane.adapters.lab.lines import Line, Packet
-from dataplane.adapters.lab.listing import Place, connections_of, counters_of
-from dataplane.adapters.lab.node import Flavour, standing
-from dataplane.adapters.lab.referee import Mode, Referee
+from dataplane.adapters.lab.listing import Place
+from dataplane.adapters.lab.node import Flavour
+from dataplane.adapters.lab.referee import Mode
 from dataplane.adapters.lab.snapshot import Snapshot
 from dataplane.engine.netns import Netns
 from dataplane.rules.nodestate import NodeState
+from dataplane.text.ipvsadm import parse_save
 from dataplane.text.snapshot import parse_snapshot
 from dataplane.trace import Trace
 from dataplane.verify.chances import Chances
 from dataplane.verify.compare import compare, kind_of
-from dataplane.verify.connections import connection_differences
+from dataplane.verify.connections import connection_differences, ipvs_differences
 from dataplane.verify.follow import Follower
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """What the kernel did: a line a packet, then the rules' counters and ``conntrack -L``; ``at`` is when it was asked for these.
-
-    ``seconds`` is how long it took, without setting up the node.
-    """
-
-    lines: list[Line]
-    counters: dict[Place, int]
-    connections: str
-    at: float
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,72 +63,88 @@ def state_of(snapshot: Snapshot) -> NodeState:
     return parse_snapshot(files.texts(snapshot))[0]
 
 
-def ask_kernel(snapshot: Snapshot, packets: Sequence[Packet], mode: Mode = "sequence", flavour: Flavour | None = None) -> Kernel:
-    """What the kernel does with packets on a node made for them alone. LabError where it cannot be asked."""
-    with standing(snapshot, flavour=flavour) as node:
-        referee = Referee(node)
-        try:
-            began = now()
-            lines = referee.send(packets, mode)
-            seconds = now() - began
-            return Kernel(lines, counters_of(node), connections_of(node), referee.clock(), seconds)
-        finally:
-            referee.close()
-
-
 def verify(
     snapshot: Snapshot, packets: Sequence[Packet], *, mode: Mode = "sequence", flavour: Flavour | None = None,
     state: NodeState | None = None,
 ) -> Result:  # fmt: skip
-    """Sends the packets through both. ``state`` is the emulator's reading of the snapshot, where it was made already."""
-    netns = Netns(state if state is not None else state_of(snapshot), hears_itself=False, fresh=True)  # the lab watches behind POSTROUTING
-    return judge(netns, packets, ask_kernel(snapshot, packets, mode, flavour), mode)
+    """Sends the packets through both. ``state`` is the emulator's reading of the snapshot, where it was made already. LabError where there is no kernel to ask."""
+    question = Question(snapshot, list(packets), mode, flavour)
+    return judge(netns_of(state if state is not None else state_of(snapshot)), question, ask(question))
 
 
-def judge(netns: Netns, packets: Sequence[Packet], kernel: Kernel, mode: Mode = "sequence") -> Result:
+def netns_of(state: NodeState) -> Netns:
+    """The emulator of a node that stands in the lab: newly made, and watched behind POSTROUTING."""
+    return Netns(state, hears_itself=False, fresh=True)
+
+
+def judge(netns: Netns, question: Question, answer: Answer) -> Result:
     """The emulator's side of what the kernel has said."""
-    follower, chances, result = Follower(netns, fresh=mode == "fresh"), Chances(), Result(len(packets))
-    began = now()
-    for number, (packet, line) in enumerate(zip(packets, kernel.lines, strict=True)):
-        did = line["outcomes"][0] if line["outcomes"] else None
-        result.verdicts[did["verdict"] if did else "unsent"] += 1
-        followed = follower.follow(packet, line)
-        if not followed.fits:
-            difference = compare(followed.outcomes(), did)
-            if difference is not None:
-                trace = followed.traces[0] if followed.traces else None
-                text = f"{packet.line()}\n{_history(number, packets)}  {difference}"
-                result.disagreements.append(Disagreement(kind_of(difference), text, number, trace))
-        result.unknown += followed.unknown
-        chances.note(followed)
-    result.seconds_kernel, result.seconds_emulator = kernel.seconds, now() - began
+    everything = question.everything()
+    follower, chances, result = Follower(netns, fresh=question.mode == "fresh"), Chances(), Result(len(everything))
+    began, lines, number = now(), iter(answer.lines), 0
+    for step, at in zip((None, *question.steps), (0.0, *answer.times), strict=True):
+        if step is not None:
+            follower.program(parse_save(step.servers), at)
+        for _ in question.packets if step is None else step.packets:
+            _judge_packet(follower, chances, result, everything, number, next(lines))
+            number += 1
+    result.seconds_kernel, result.seconds_emulator = answer.seconds, now() - began
     result.disagreements += [Disagreement("chance", text) for text in chances.unlikely()]
-    if mode == "sequence" and not result.disagreements and not result.unknown and not follower.lost:
-        result.disagreements += _at_the_end(follower, kernel)
-    _count_rules(result, kernel)
+    if question.mode == "sequence" and not result.disagreements and not result.unknown and not follower.lost:
+        result.disagreements += _at_the_end(follower, answer)
+    _count_rules(result, follower, answer)
     return result
 
 
-def _at_the_end(follower: Follower, kernel: Kernel) -> list[Disagreement]:
+def _judge_packet(follower: Follower, chances: Chances, result: Result, packets: Sequence[Packet], number: int, line: Line) -> None:
+    packet, did = packets[number], line["outcomes"][0] if line["outcomes"] else None
+    result.verdicts[did["verdict"] if did else "unsent"] += 1
+    followed = follower.follow(packet, line)
+    if not followed.fits:
+        difference = compare(followed.outcomes(), did)
+        if difference is not None:
+            trace = followed.traces[0] if followed.traces else None
+            text = f"{packet.line()}\n{_history(number, packets)}  {difference}"
+            result.disagreements.append(Disagreement(kind_of(difference), text, number, trace))
+    result.unknown += followed.unknown
+    chances.note(followed)
+
+
+def _at_the_end(follower: Follower, answer: Answer) -> list[Disagreement]:
     """Counters and connections; once a packet went another way they say nothing new."""
     found = []
     met = {place: (follower.least[place], follower.most[place]) for place in follower.most}
-    for place, count in kernel.counters.items():
+    for place, count in (answer.counters or {}).items():
         least, most = met.get(place, (0, 0))
         if not least <= count <= most:
             family, table, chain, number = place
             where = f"IPv{family} {table} {chain} {f'rule {number}' if number is not None else 'policy'}"
             said = str(least) if least == most else f"{least} to {most}"
             found.append(Disagreement("counter", f"{where}: the emulator counted {said} packets, the kernel {count}"))
-    differences = [connection_differences(world.conntrack, kernel.connections, kernel.at) for world in follower.worlds]
+    differences = [
+        [*connection_differences(netns.kernel.conntrack, answer.connections, answer.at), *ipvs_differences(netns, answer.ipvs, answer.at)]
+        for netns in follower.netns_of_worlds()
+    ]
     found += [Disagreement("connection", text) for text in min(differences, key=len)]
     return found
 
 
-def _count_rules(result: Result, kernel: Kernel) -> None:
-    rules = {place: count for place, count in kernel.counters.items() if place[3] is not None}
+def _count_rules(result: Result, follower: Follower, answer: Answer) -> None:
+    """Which rules were met, by the kernel's counters where it told them, else by the emulator's."""
+    if answer.counters is not None:
+        rules = {place: count for place, count in answer.counters.items() if place[3] is not None}
+    else:
+        rules = {place: follower.most[place] for place in places_of(follower.state)}
     result.rules = len(rules)
     result.unreached = [place for place, count in rules.items() if not count]
+
+
+def places_of(state: NodeState) -> Iterator[Place]:
+    """Every rule of a node."""
+    for family in (4, 6):
+        for table in state.xtables(family).tables.values():
+            for name, chain in table.chains.items():
+                yield from (Place(family, table.name, name, number) for number in range(1, len(chain.rules) + 1))
 
 
 def _history(number: int, packets: Sequence[Packet]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from dataplane.adapters.lab.asking import Step
 from dataplane.adapters.lab.lines import Packet
 from dataplane.inet import format_address, parse_address
 from dataplane.kube.load import load, node_of
@@ -15,7 +17,6 @@ from dataplane.rules.nodestate import LOOPBACK, NodeState
 from dataplane.text.iptables import apply_restore
 from dataplane.text.ipvsadm import parse_save
 from dataplane.text.snapshot import read_snapshot
-from tests.kernel.ipvs_lab import Step
 from tests.shared import cases as shared
 
 VIP, VIP6 = "10.96.0.20", "fd00:c::20"
@@ -87,11 +88,17 @@ class Talk:
         return first
 
 
-Case = tuple[str, NodeState, list[Packet]]
+class Case(NamedTuple):
+    """A node, what is sent to it, and what is done then."""
+
+    name: str
+    state: NodeState
+    packets: list[Packet]
+    steps: tuple[Step, ...] = ()
 
 
 def cases() -> Iterator[Case]:
-    """Name, node, packets."""
+    """Every feature, with conntrack=0 and 1."""
     for conntrack in ("0", "1"):
         yield from _methods(conntrack)
         yield from _protocols(conntrack)
@@ -117,7 +124,7 @@ def _methods(conntrack: str) -> Iterator[Case]:
             talk.say(indev=None, src="127.0.0.1" if vip == VIP else "::1", dst=vip, proto="tcp", sport=40052, dport=80)
             for ttl in (1, 2):
                 talk.say(indev="eth0", src=near, dst=vip, proto="tcp", sport=40060 + ttl, dport=80, ttl=ttl, tos=0x0B)
-            yield f"tcp{method} {vip} conntrack={conntrack}", node(virtual(method=method, vip=vip), conntrack=conntrack), talk.packets
+            yield Case(f"tcp{method} {vip} conntrack={conntrack}", node(virtual(method=method, vip=vip), conntrack=conntrack), talk.packets)
 
 
 def _protocols(conntrack: str) -> Iterator[Case]:
@@ -136,7 +143,7 @@ def _protocols(conntrack: str) -> Iterator[Case]:
                 for _ in range(3):
                     talk.ask(proto, "192.168.0.11" if not six else "fd00:a::11", vip, 40500, indev=None)
                 text = virtual(3, kind=kind, vip=vip, options=options)
-                yield f"{proto}{options} {vip} conntrack={conntrack}", node(text, conntrack=conntrack), talk.packets
+                yield Case(f"{proto}{options} {vip} conntrack={conntrack}", node(text, conntrack=conntrack), talk.packets)
 
 
 def _persistence(conntrack: str) -> Iterator[Case]:
@@ -146,9 +153,9 @@ def _persistence(conntrack: str) -> Iterator[Case]:
             talk.tcp(f"192.168.{number % 3}.{7 + number % 2}", VIP, 40000 + number)
             talk.tcp(f"192.168.{number % 3}.{7 + number % 2}", VIP, 40100 + number, dport=8443)
         both = virtual(3, options=options) + virtual(2, options=options, port=8443)
-        yield f"persistent{options} conntrack={conntrack}", node(both, conntrack=conntrack), talk.packets
+        yield Case(f"persistent{options} conntrack={conntrack}", node(both, conntrack=conntrack), talk.packets)
         every = virtual(3, options=options, port=0).replace(":8080", ":0")
-        yield f"port 0{options} conntrack={conntrack}", node(every, conntrack=conntrack), talk.packets
+        yield Case(f"port 0{options} conntrack={conntrack}", node(every, conntrack=conntrack), talk.packets)
     talk = Talk()
     for number in range(4):
         talk.tcp(CLIENT, VIP, 40000 + number, dport=21)
@@ -156,7 +163,7 @@ def _persistence(conntrack: str) -> Iterator[Case]:
         talk.say(indev="eth0", src=CLIENT, dst=VIP, proto="tcp", sport=41100 + number, dport=300 + number)
         talk.say(indev="eth1", src="10.244.1.5", dst=CLIENT, proto="tcp", sport=20, dport=42000 + number)
     for options in ("", " -p 60"):
-        yield f"ftp{options} conntrack={conntrack}", node(virtual(2, port=21, options=options).replace(":8080", ":21"), conntrack=conntrack), talk.packets
+        yield Case(f"ftp{options} conntrack={conntrack}", node(virtual(2, port=21, options=options).replace(":8080", ":21"), conntrack=conntrack), talk.packets)
 
 
 def _refusals(conntrack: str) -> Iterator[Case]:
@@ -167,12 +174,12 @@ def _refusals(conntrack: str) -> Iterator[Case]:
                 for sport in range(40000, 40003):
                     talk.tcp(near, vip, sport, turns="S SA A F R")
                     talk.say(indev=None, src=own, dst=vip, proto="tcp", sport=sport + 10, dport=80)
-                yield f"{name}{options} {vip} conntrack={conntrack}", node(text.replace("-s rr", f"-s rr{options}"), conntrack=conntrack), talk.packets
+                yield Case(f"{name}{options} {vip} conntrack={conntrack}", node(text.replace("-s rr", f"-s rr{options}"), conntrack=conntrack), talk.packets)
     talk = Talk()
     for number, protocol in enumerate(("udp", "sctp", "tcp")):
         talk.ask(protocol, CLIENT, VIP, 40000 + number)
     kinds = "".join(virtual(0, kind=kind) for kind in ("-u", "--sctp-service", "-t"))
-    yield f"none of any protocol conntrack={conntrack}", node(kinds, conntrack=conntrack), talk.packets
+    yield Case(f"none of any protocol conntrack={conntrack}", node(kinds, conntrack=conntrack), talk.packets)
 
 
 def _places(conntrack: str) -> Iterator[Case]:
@@ -190,7 +197,7 @@ def _places(conntrack: str) -> Iterator[Case]:
             first = talk.ask("udp", CLIENT, VIP, 40005)
             talk.say(reply_to=first, type=3, code=3)
             text = f"-A -t {VIP}:80 -s rr\n-a -t {VIP}:80 -r {real} {method} -w 1\n"
-            yield f"real server {real} {method} conntrack={conntrack}", node(text + text.replace("-t", "-u"), conntrack=conntrack), talk.packets
+            yield Case(f"real server {real} {method} conntrack={conntrack}", node(text + text.replace("-t", "-u"), conntrack=conntrack), talk.packets)
     for real in ("fd00:b::1", VIP6, "::1", "2001:db8::9"):
         talk = Talk()
         talk.tcp(CLIENT6, VIP6, 40000)
@@ -198,7 +205,7 @@ def _places(conntrack: str) -> Iterator[Case]:
         talk.tcp("::1", VIP6, 40003, indev=None)
         talk.say(indev="eth0", src=CLIENT6, dst=VIP6, proto="tcp", sport=40004, dport=80, length=1430)
         text = f"-A -t [{VIP6}]:80 -s rr\n-a -t [{VIP6}]:80 -r [{real}]:8080 -m -w 1\n"
-        yield f"real server {real} conntrack={conntrack}", node(text, conntrack=conntrack), talk.packets
+        yield Case(f"real server {real} conntrack={conntrack}", node(text, conntrack=conntrack), talk.packets)
 
 
 def _ends(conntrack: str) -> Iterator[Case]:
@@ -210,7 +217,7 @@ def _ends(conntrack: str) -> Iterator[Case]:
             talk.tcp(CLIENT, VIP, 40000 + number, turns="S SA A A F")
         for method in ("-m", "-g"):
             text = virtual(2, method=method)
-            yield f"again{method} conn_reuse_mode={mode} conntrack={conntrack}", node(text, conn_reuse_mode=mode, conntrack=conntrack), talk.packets
+            yield Case(f"again{method} conn_reuse_mode={mode} conntrack={conntrack}", node(text, conn_reuse_mode=mode, conntrack=conntrack), talk.packets)
     talk = Talk()
     for sport in (40000, 40001):
         talk.tcp(CLIENT, VIP, sport, turns="S SA A A")
@@ -222,7 +229,7 @@ def _ends(conntrack: str) -> Iterator[Case]:
     talk.tcp(CLIENT, VIP, 40003)
     for options in ("", " -p 2"):
         text = virtual(2, options=options) + virtual(2, kind="-u", options=options) + "--set 2 2 2\n"
-        yield f"timeouts{options} conntrack={conntrack}", node(text, conntrack=conntrack), talk.packets
+        yield Case(f"timeouts{options} conntrack={conntrack}", node(text, conntrack=conntrack), talk.packets)
 
 
 def _settings() -> Iterator[Case]:
@@ -243,7 +250,7 @@ def _settings() -> Iterator[Case]:
             other = talk.say(indev="eth0", src=CLIENT, dst="10.244.1.9", proto="udp", sport=43002, dport=53)
             talk.say(reply_to=other, type=3, code=3)
             text = virtual() + virtual(kind="-u") + virtual(kind="--sctp-service")
-            yield f"{name}={value} conntrack={conntrack}", node(text, conntrack=conntrack, **{name: value}), talk.packets
+            yield Case(f"{name}={value} conntrack={conntrack}", node(text, conntrack=conntrack, **{name: value}), talk.packets)
 
 
 def _rules() -> Iterator[Case]:
@@ -269,10 +276,10 @@ def _rules() -> Iterator[Case]:
             first = talk.ask("udp", CLIENT, VIP, 40050)
             talk.say(reply_to=first, type=3, code=3)
             servers = virtual() + virtual(kind="-u") + "-A -f 5 -s rr\n-a -f 5 -r 10.244.1.5:8080 -m -w 1\n-a -f 5 -r 10.244.1.6:8080 -m -w 1\n"
-            yield f"{name} conntrack={conntrack}", node(servers, apply_restore(None, text, 4), conntrack=conntrack), talk.packets
+            yield Case(f"{name} conntrack={conntrack}", node(servers, apply_restore(None, text, 4), conntrack=conntrack), talk.packets)
 
 
-def step_cases() -> Iterator[tuple[str, NodeState, list[Packet], tuple[Step, ...]]]:
+def step_cases() -> Iterator[Case]:
     """Real servers are quiesced, taken away and brought back while clients go on."""
     one, other = f"-t {VIP}:80 -r 10.244.1.5:8080", f"-t {VIP}:80 -r 10.244.1.6:8080"
     for conntrack in ("0", "1"):
@@ -296,7 +303,7 @@ def step_cases() -> Iterator[tuple[str, NodeState, list[Packet], tuple[Step, ...
                     settings = {"conntrack": conntrack, "expire_nodest_conn": nodest, "expire_quiescent_template": quiescent}
                     state = node(before, apply_restore(None, rules, 4) if rules else None, **settings)
                     name = f"steps{options} conntrack={conntrack} {nodest}{quiescent}{' nat' if rules else ''}"
-                    yield name, state, talk.packets[: len(talk.packets) - sum(len(step.packets) for step in steps)], tuple(steps)
+                    yield Case(name, state, talk.packets[: len(talk.packets) - sum(len(step.packets) for step in steps)], tuple(steps))
 
 
 def _ask_again(talk: Talk, *, known: bool = False) -> None:
@@ -319,7 +326,7 @@ def golden_cases() -> Iterator[Case]:
         families = [int(name[-1]) for name in facts["families"].split(",")]
         links = read_snapshot(case / "network")[0].links
         state = compile_node(cluster, node_of(cluster, facts["node"]), links=links, families=families, mode="ipvs").state
-        yield f"golden {case.name}", state, _asked(state)
+        yield Case(f"golden {case.name}", state, _asked(state))
 
 
 def _asked(state: NodeState, most: int = 12) -> list[Packet]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dataplane.adapters.lab.asking import Question, ask
 from dataplane.adapters.lab.lines import Line, Packet
 from dataplane.adapters.lab.node import Flavour
 from dataplane.adapters.lab.referee import Mode
 from dataplane.adapters.lab.snapshot import Snapshot
-from dataplane.verify.run import ask_kernel
 
 
 def kernel_lines(snapshot: Snapshot, packets: Sequence[Packet], mode: Mode = "sequence", flavour: Flavour | None = None) -> list[Line]:
-    return ask_kernel(snapshot, packets, mode, flavour).lines
+    return ask(Question(snapshot, list(packets), mode, flavour)).lines

@@ -14,8 +14,9 @@ import pytest
 
 from tests.kernel import corpus
 from dataplane.verify.aim import packets_for
-from dataplane.verify.run import ask_kernel, verify
+from dataplane.verify.run import verify
 from dataplane.verify.plausible import completed
+from dataplane.adapters.lab.asking import Question, ask
 from dataplane.adapters.lab.referee import Mode
 from dataplane.adapters.lab.snapshot import Snapshot
 from dataplane.errors import LabError
@@ -76,7 +77,7 @@ def test_dump(dump: Path) -> None:
     snapshot = corpus.snapshot_of(dump)
     if dump.name in corpus.BROKEN:
         with pytest.raises(LabError):
-            ask_kernel(snapshot, [])
+            ask(Question(snapshot, []))
         return
     _agree(snapshot)
 
