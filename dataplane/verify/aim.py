@@ -15,7 +15,7 @@ from random import Random
 from typing import Final
 
 from dataplane.adapters.lab.lines import PROTOCOLS, Packet
-from dataplane.adapters.lab.snapshot import Json, Snapshot
+from dataplane.adapters.lab.snapshot import Json, Snapshot, is_dummy
 from dataplane.verify.conversation import Patience, conversation
 
 Network = IPv4Network | IPv6Network
@@ -24,6 +24,8 @@ _OPTION: Final = re.compile(r'(! )?(--?[a-zA-Z][a-z0-9-]*)(?: (?!-)("[^"]*"|\S+)
 _ADDRESS: Final = re.compile(
     r"(?<![\w:.])(\d+\.\d+\.\d+\.\d+(?:/\d+)?|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(?:/\d+)?)"
 )
+_VIRTUAL: Final = re.compile(r"-A (-t|-u|--sctp-service) (\[[^\]]+\]|[\d.]+):(\d+)")
+_KINDS: Final = {"-t": "tcp", "-u": "udp", "--sctp-service": "sctp"}
 _TCP_FLAGS: Final = re.compile(r"(?<!! )--tcp-flags \S+ (\S+)")
 _PORT_OPTIONS: Final = frozenset(
     (
@@ -235,9 +237,12 @@ def _pools(snapshot: Snapshot, family: int) -> _Pools:
     ports = {port for found in options for _, name, value in found if name in _PORT_OPTIONS for port in _numbers(value)}
     ports |= {int(port) for line in lines for port in re.findall(r"--to-destination \S+:(\d+)", line)}
     ports |= {int(port) for port in re.findall(r"(?:tcp|udp|sctp):(\d+)", snapshot.ipset)}
+    servers = [found for found in map(_VIRTUAL.match, snapshot.ipvs.splitlines()) if found and _is_address(found[2].strip("[]"), family)]
+    ports |= {int(found[3]) for found in servers if found[3] != "0"}
+    aims = [_Rule(proto=_KINDS[found[1]], dst=found[2].strip("[]"), dport="" if found[3] == "0" else found[3]) for found in servers]
     return _Pools(
-        family, _distinct(rules), _networks(text + snapshot.ipset, family), sorted(ports),
-        own, [None, *(link["ifname"] for link in links if link["ifname"] != "lo")], _behind(snapshot, links, family),
+        family, [*_distinct(rules), *aims], _networks(text + snapshot.ipset + snapshot.ipvs, family), sorted(ports),
+        own, [None, *(link["ifname"] for link in links if link["ifname"] != "lo" and not is_dummy(snapshot, link))], _behind(snapshot, links, family),
     )  # fmt: skip
 
 

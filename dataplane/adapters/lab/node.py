@@ -22,7 +22,7 @@ from dataplane.adapters.lab import snapshot as snapshots
 from dataplane.adapters.lab.netns import Netns, sysctl_path, write_sysctl
 from dataplane.adapters.lab.observer import Observer
 from dataplane.adapters.lab.ration import every_error_told
-from dataplane.adapters.lab.snapshot import Json, Snapshot
+from dataplane.adapters.lab.snapshot import Json, Snapshot, is_dummy
 from dataplane.adapters.lab.sockets import SocketObserver
 from dataplane.errors import LabError
 
@@ -119,7 +119,7 @@ def _make_links(node: Node) -> None:
     node.inside.run("ip", "link", "set", "lo", "up")
     node.links[1] = "lo"
     _batch(node.inside, None, [_link_command(node, link) for link in sorted(links, key=lambda link: link["ifindex"])])
-    _batch(node.outside, None, ["link set lo up", *(f"link set p{link['ifindex']} up" for link in links if _carrier(link) and not _is_dummy(node, link))])
+    _batch(node.outside, None, ["link set lo up", *(f"link set p{link['ifindex']} up" for link in links if _carrier(link) and not is_dummy(node.snapshot, link))])
     with node.inside.inside():
         for link in links:
             for key, value in _QUIET6.items():
@@ -138,15 +138,11 @@ def _carrier(link: Json) -> bool:
     return "LOWER_UP" in flags or "NO-CARRIER" not in flags
 
 
-def _is_dummy(node: Node, link: Json) -> bool:
-    return bool(node.snapshot.ipvs) and link.get("linkinfo", {}).get("info_kind") == "dummy"
-
-
 def _link_command(node: Node, link: Json) -> str:
     words = [f"link add name {link['ifname']} index {link['ifindex']} mtu {link.get('mtu', 1500)}"]
     if link.get("link_type", "ether") == "ether" and link.get("address"):
         words.append(f"address {link['address']}")
-    if _is_dummy(node, link):
+    if is_dummy(node.snapshot, link):
         return " ".join([*words, "arp off" if "NOARP" in link.get("flags", ()) else "", "type dummy"])
     words.append(f"type veth peer name p{link['ifindex']} mtu {link.get('mtu', 1500)} netns {node.outside.path}")
     return " ".join(words)
@@ -156,7 +152,7 @@ def _add_addresses(node: Node, *, dummies: bool) -> None:
     """A dummy's come after the routes, as kube-proxy's do: no route could be made by way of one of them."""
     commands = []
     for link in node.snapshot.links or []:
-        if _is_dummy(node, link) != dummies:
+        if is_dummy(node.snapshot, link) != dummies:
             continue
         entries = link.get("addr_info", ())
         node.broadcasts[link["ifname"]] = {text for entry in entries for text in _broadcasts(entry)}

@@ -64,6 +64,11 @@ def parse(given: Mapping[str, str]) -> Snapshot:
     return Snapshot(**values)
 
 
+def is_dummy(snapshot: Snapshot, link: Json) -> bool:
+    """Whether a link stands as a dummy: where virtual servers are, their addresses are on one."""
+    return bool(snapshot.ipvs) and link.get("linkinfo", {}).get("info_kind") == "dummy"
+
+
 def texts(snapshot: Snapshot) -> dict[str, str]:
     """The files of a snapshot by name; what is None or empty gets none."""
     found = {name: json.dumps(getattr(snapshot, key), indent=1) + "\n" for key, name in _JSON.items() if getattr(snapshot, key) is not None}
