@@ -70,15 +70,11 @@ def compiled(source: Source) -> Compiled:
 
 def state_of(source: Source) -> NodeState:
     """The node's state from a snapshot or from manifests."""
-    from dataplane.errors import UnsupportedError
-
     if source.snapshot is not None and source.files:
         raise click.UsageError("--snapshot and -f exclude each other")
     if source.snapshot is None and not source.files:
         raise click.UsageError("say which node: -f PATH for manifests, or --snapshot DIR")
     if source.snapshot is None:
-        if source.mode == "ipvs":
-            raise UnsupportedError("--mode ipvs: it is compiled, but packets do not walk through virtual servers yet")
         return compiled(source).state
     for name in ("node", "config", "network", "families"):
         if getattr(source, name) is not None:

@@ -30,7 +30,8 @@ def command(
 ) -> int:  # fmt: skip
     """Send packets through the rules on this machine's kernel and through the emulator, and compare.
 
-    The rules stand in network namespaces of their own; nothing else on this machine is touched. Needs root.
+    The rules stand in network namespaces of their own; nothing else on this machine is touched. Needs root. A node with virtual servers
+    stands in user-mode-linux where the running kernel has no ip_vs.
 
     \b
     sudo dataplane verify --snapshot DIR --packets 10000 --seed 7
@@ -52,6 +53,7 @@ def command(
 
 def _verify(state: Any, directory: str | None, *, count: int, seed: int, replay: str | None, flavour: Any, fresh: bool, keep: str | None, output: str) -> int:
     from dataplane.adapters.lab import snapshot as lab_files
+    from dataplane.adapters.lab.asking import missing_for
     from dataplane.adapters.lab.lines import read_packets
     from dataplane.adapters.lab.tracing import kernel_trace
     from dataplane.text.snapshot import print_snapshot
@@ -63,6 +65,8 @@ def _verify(state: Any, directory: str | None, *, count: int, seed: int, replay:
 
     plain = lab_files.read(Path(directory)) if directory is not None else lab_files.parse(print_snapshot(state))
     given = with_network(plain)
+    if reason := missing_for(given):
+        raise LabError(f"verify: {reason}; `dataplane trace` works without")
     packets = read_packets(Path(replay).read_text(encoding="utf-8"), replay) if replay is not None else packets_for(given, count, seed)
     mode: Literal["fresh", "sequence"] = "fresh" if fresh else "sequence"
     result = verify(given, packets, mode=mode, flavour=flavour, state=state if given is plain else None)

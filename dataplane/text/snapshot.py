@@ -251,8 +251,6 @@ class _Reader:
 
 def _oddities(state: NodeState, reader: _Reader) -> Iterator[Problem]:
     """What could be read but will not be followed, or does not fit together."""
-    if state.ipvs.servers:
-        yield Problem("not followed yet: packets do not meet the virtual servers", reader.file("ipvsadm-save.txt"))
     for name, routes in (("ip-route.json", state.routes4), ("ip-route6.json", state.routes6)):
         file = reader.file(name if name in reader else "ip-route.json")
         for route in routes or ():

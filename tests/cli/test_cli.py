@@ -80,7 +80,6 @@ MISTAKES = [
     (["trace", "-f", "/nonexistent.yaml", PACKET], 1, "No such file"),
     (["trace", "-f", EXTERNAL], 2, "say which packet"),
     (["compile", "-f", EXTERNAL, "--node", "node-a", "--mode", "nftables"], 1, "not built yet"),
-    (["trace", "-f", EXTERNAL, "--node", "node-a", "--mode", "ipvs", PACKET], 1, "do not walk through virtual servers yet"),
     (["compile", "-f", EXTERNAL, "--node", "node-a", "--families", "ipv5"], 2, "--families"),
 ]
 
