@@ -61,6 +61,6 @@ def gather(kernel: Kernel, skb: Skb, state: HookState) -> Verdict:
     for name in ("sport", "dport", "tcp_flags", "seq", "ack", "window", "tcp_options", "icmp_type", "icmp_code", "icmp_id", "inner"):
         setattr(skb, name, getattr(first, name))
     skb.payload = first.payload + total - (first.length - header)
-    skb.fragment_offset, skb.more_fragments, skb.length = 0, False, header + total
+    skb.fragment_offset, skb.more_fragments, skb.length, skb.gathered = 0, False, header + total, True
     kernel.events.append(NoteEvent("the fragments are put together again before connection tracking"))
     return ACCEPT

@@ -182,6 +182,8 @@ class Path:
 
     def _loop(self, skb: Skb, dev: str, pkttype: str = "host") -> End:
         """The loopback device: the packet comes back with its route, mark and connection; only the device is new."""
+        if skb.gathered:
+            return End("unknown", "it came in fragments, and goes through PREROUTING in pieces again (ip_fragment): not modelled")
         skb.indev, skb.pkttype = dev, pkttype
         end = self._run(Hook.PREROUTING, skb, dev, "")
         if end is not None:

@@ -34,7 +34,7 @@ class Skb:
     ``local`` is True for packets that the node itself sent; ``uid``/``gid`` are those of the sending socket, None without one.
     ``physin``/``physout`` are bridge ports (br_netfilter), ``pkttype`` is host, broadcast, multicast, otherhost or loopback,
     ``scope`` is the device that the sender named with a link-local destination, ``secmark``, ``nfct_zone`` and ``helper`` are what -j CT and the like left behind,
-    ``ipvs_property`` says that IPVS is done with it, ``checksum_known`` that its checksum was verified.
+    ``ipvs_property`` says that IPVS is done with it, ``checksum_known`` that its checksum was verified, ``gathered`` that it came in fragments.
     """
 
     __slots__ = (
@@ -42,7 +42,7 @@ class Skb:
         "more_fragments", "fragment_offset", "ip_options", "tcp_flags", "seq", "ack", "window", "tcp_options", "payload",
         "icmp_type", "icmp_code", "icmp_id", "icmp_info", "inner", "sctp_chunks", "vtag", "spi", "bad_checksum", "init_tag",
         "mark", "priority", "indev", "local", "uid", "gid", "has_socket", "physin", "physout", "pkttype", "mac_source",
-        "conn", "ctinfo", "template_zone", "dst", "traced", "tproxy", "secmark", "scope", "ipvs_property", "checksum_known",
+        "conn", "ctinfo", "template_zone", "dst", "traced", "tproxy", "secmark", "scope", "ipvs_property", "checksum_known", "gathered",
     )  # fmt: skip
 
     family: int
@@ -104,6 +104,7 @@ class Skb:
         self.scope = ""
         self.ipvs_property = False
         self.checksum_known = False
+        self.gathered = False
 
     @property
     def is_icmp(self) -> bool:

@@ -119,7 +119,7 @@ class Follower:
         self._worlds[root] = self._settled(chosen)
         self._count(chosen)
         first = chosen[0][1]
-        fits = bool(fitting) and did["packet"] is not None
+        fits = bool(fitting) and did["packet"] is not None and first.trace.verdict != "unknown"
         self._causes[packet.id] = _Cause(sent, _with_ports(first.trace) if fits else did)
         ways = tuple((one.probability / len(worlds), one.trace) for _, one in before.everything)
         unknown = any(trace.verdict == "unknown" for _, trace in ways)
@@ -153,18 +153,22 @@ class Follower:
                 return netns.send(packet, choices=choices, scope=scope)
             return netns.receive(packet, indev, choices=choices)
 
-        found = _Walks([], [])
+        found, exactly = _Walks([], []), list[bool]()
         for world in worlds:
             netns.kernel.conntrack, netns.kernel.memory = world
             ways = list(netns.possibilities(walk))
             found.everything.extend((world, one) for one in ways)
             for place, one in enumerate(ways):
                 if agrees(one.trace, did):
-                    found.fitting.append((world, self._as_drawn(walk, one, did, place)))
+                    drawn = self._as_drawn(walk, one, did, place)
+                    found.fitting.append((world, drawn or one))
+                    exactly.append(drawn is not None)
+        if any(exactly):  # what has the kernel's own ports says more than what may have any
+            found.fitting[:] = [fitting for fitting, exact in zip(found.fitting, exactly, strict=True) if exact]
         return found
 
-    def _as_drawn(self, walk: Callable[[Choices], Trace], one: Possibility, did: Outcome, place: int) -> Possibility:
-        """The possibility with the random ports that the kernel drew, where what came of them was seen.
+    def _as_drawn(self, walk: Callable[[Choices], Trace], one: Possibility, did: Outcome, place: int) -> Possibility | None:
+        """The possibility with the random ports that the kernel drew, where what came of them was seen; None where none leads there.
 
         Ports are counted from the start of their range, round and round: as many numbers further is as many ports further.
         """
@@ -179,7 +183,7 @@ class Follower:
             again = list(self._netns.possibilities(walk, [_MIDDLE + step for step in numbers]))[place]
             if _ports(again.trace) == (seen["sport"], seen["dport"] if not again.trace.packet.is_icmp else 0):
                 return again
-        return one
+        return None if any(steps) else one
 
     def _scope(self, packet: Modelled) -> str:
         """The lab sends to a link-local address by the device that has the source."""
