@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from dataplane.kube.objects import Cluster, Node
     from dataplane.proxy.compile import Compiled
     from dataplane.rules.nodestate import NodeState
 
@@ -48,24 +49,38 @@ def manifest_options(function: F) -> F:
     return function
 
 
-def compiled(source: Source) -> Compiled:
-    """The node of the manifests, compiled; what was filled in or passed over goes to stderr."""
-    from dataplane.kube.load import load, node_of
-    from dataplane.proxy.compile import compile_node
+def objects_of(source: Source) -> Cluster:
+    """The objects of the manifests."""
+    from dataplane.kube.load import load
 
     if not source.files:
         raise click.UsageError("say what to read: -f PATH")
-    families = _families(source.families)
-    cluster = load(source.files, recursive=source.recursive, config=source.config)
+    return load(source.files, recursive=source.recursive, config=source.config)
+
+
+def compiled(source: Source, objects: Cluster | None = None) -> Compiled:
+    """The node of the manifests, compiled; what was filled in or passed over goes to stderr."""
+    from dataplane.kube.load import node_of
+    from dataplane.proxy.compile import compile_node
+
+    cluster = objects if objects is not None else objects_of(source)
     node = node_of(cluster, source.node)
     network = _network(source.network) if source.network is not None else None
     whole = network is not None and _tells_routes(network)
     made = compile_node(
-        cluster, node, links=network.links if network is not None else None, network=network if whole else None, families=families, mode=source.mode
-    )
-    for note in dict.fromkeys((*cluster.notes, *made.notes)):
+        cluster, node, links=network.links if network is not None else None, network=network if whole else None, families=_families(source.families),
+        mode=source.mode,
+    )  # fmt: skip
+    for note in dict.fromkeys((*(cluster.notes if objects is None else ()), *made.notes)):
         click.echo(f"note: {note}", err=True)
     return made
+
+
+def families_of(source: Source, node: Node) -> tuple[int, ...]:
+    """The families that were asked for, else those that the node has addresses in."""
+    from dataplane.proxy.compile import node_families
+
+    return _families(source.families) or node_families(node)
 
 
 def state_of(source: Source) -> NodeState:
