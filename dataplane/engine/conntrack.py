@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from dataplane.engine import conntrack_proto as proto
 from dataplane.engine.hooks import ACCEPT, Drop, Hook, HookState, Verdict
 from dataplane.engine.skb import (
+    CT_ATTACHED,
     CT_ESTABLISHED,
     CT_ESTABLISHED_REPLY,
     CT_NEW,
@@ -406,6 +407,6 @@ def attach(reply: Skb, cause: Skb) -> None:
     """nf_ct_attach: an answer that the node makes carries the connection of the packet that caused it."""
     reply.conn = cause.conn
     if cause.conn is None:
-        reply.ctinfo = None
+        reply.ctinfo = CT_ATTACHED
     else:
         reply.ctinfo = CT_RELATED if is_reply(cause.ctinfo) else CT_RELATED_REPLY

@@ -16,6 +16,7 @@ from dataplane.engine.hooks import HookState
 from dataplane.engine.jhash import jhash, scaled
 from dataplane.engine.matching import MatchRow, Test, all_of, guess, not_modelled, tested
 from dataplane.engine.skb import (
+    CT_ATTACHED,
     CT_ESTABLISHED,
     CT_ESTABLISHED_REPLY,
     CT_NEW,
@@ -29,7 +30,7 @@ from dataplane.rules.iptables import Match
 
 #: What each state's name covers, as Skb.ctinfo.
 _CTINFO: Final[Mapping[str, frozenset[int | None]]] = {
-    "INVALID": frozenset({None}), "NEW": frozenset({CT_NEW}), "RELATED": frozenset({CT_RELATED, CT_RELATED_REPLY}),
+    "INVALID": frozenset({None, CT_ATTACHED}), "NEW": frozenset({CT_NEW}), "RELATED": frozenset({CT_RELATED, CT_RELATED_REPLY}),
     "ESTABLISHED": frozenset({CT_ESTABLISHED, CT_ESTABLISHED_REPLY}), "UNTRACKED": frozenset({CT_UNTRACKED}),
 }  # fmt: skip
 

@@ -23,13 +23,14 @@ CT_NEW = 2
 CT_ESTABLISHED_REPLY = 3
 CT_RELATED_REPLY = 4
 CT_UNTRACKED = 7
+CT_ATTACHED = -1  # an answer to a packet without a connection: INVALID, but -j CT leaves it alone (nf_conntrack_attach)
 
 _PACKET_FIELDS = tuple(Packet.__dataclass_fields__)
 _fields_of = attrgetter(*_PACKET_FIELDS)
 
 
 class Skb:
-    """``conn`` None with ``ctinfo`` None is what rules call INVALID; ``ctinfo == CT_UNTRACKED`` is UNTRACKED.
+    """``conn`` None with ``ctinfo`` None (or CT_ATTACHED) is what rules call INVALID; ``ctinfo == CT_UNTRACKED`` is UNTRACKED.
 
     ``local`` is True for packets that the node itself sent; ``uid``/``gid`` are those of the sending socket, None without one.
     ``physin``/``physout`` are bridge ports (br_netfilter), ``pkttype`` is host, broadcast, multicast, otherhost or loopback,
