@@ -123,7 +123,8 @@ class Follower:
         self._causes[packet.id] = _Cause(sent, _with_ports(first.trace) if fits else did)
         ways = tuple((one.probability / len(worlds), one.trace) for _, one in before.everything)
         unknown = any(trace.verdict == "unknown" for _, trace in ways)
-        return Followed(ways, tuple(one.trace for _, one in chosen), bool(fitting), unknown)
+        given_up = self.lost and not fitting  # it may well fit a state that was not kept
+        return Followed(ways, tuple(one.trace for _, one in chosen), bool(fitting) or given_up, unknown or given_up)
 
     # ------------------------------------------------------------------ packets
 

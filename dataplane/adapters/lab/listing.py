@@ -12,6 +12,8 @@ from dataplane.trace import RuleRef
 Place = RuleRef
 
 _LISTING: Final = Path("/proc/thread-self/net/nf_conntrack")
+_MOST_READS: Final = 8
+_TIMEOUT: Final = re.compile(r"^(\S+ +\d+ +\S+ +\d+ +)\d+")
 _RULE: Final = re.compile(r"\[(\d+):\d+\] -A (\S+)")
 _POLICY: Final = re.compile(r":(\S+) (\S+) \[(\d+):\d+\]")
 
@@ -20,8 +22,19 @@ def connections_of(node: Node) -> str:
     """Connections as ``conntrack -L -o extended`` prints them."""
     with node.inside.inside():
         if _LISTING.exists():
-            return _LISTING.read_text()
+            return _whole_listing()
     return node.inside.run("conntrack", "-L", "-o", "extended") + node.inside.run("conntrack", "-L", "-f", "ipv6", "-o", "extended")
+
+
+def _whole_listing() -> str:
+    """The listing is read in pieces, each by its position: what expires meanwhile hides others (ct_seq_next). So until nothing new is seen."""
+    found: dict[str, str] = {}
+    for _ in range(_MOST_READS):
+        known = len(found)
+        found |= {_TIMEOUT.sub(r"\1", line): line for line in _LISTING.read_text().splitlines(keepends=True)}
+        if known and len(found) == known:
+            break
+    return "".join(found.values())
 
 
 def counters_of(node: Node) -> dict[Place, int]:
