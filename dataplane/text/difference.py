@@ -7,6 +7,7 @@ what differs is deleted and inserted, by position.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 from typing import Final, NamedTuple
 
@@ -30,17 +31,17 @@ class Difference(NamedTuple):
 
 
 def differences(old: NodeState, new: NodeState) -> Iterator[Difference]:
-    """Everything that differs, section by section; order within a chain counts, elsewhere it does not."""
+    """Everything that differs, section by section; order within a chain counts, elsewhere it does not. What only one tells of is unknown (routes, rules, sysctls)."""
     for name, one, other in (("iptables", old.iptables, new.iptables), ("ip6tables", old.ip6tables, new.ip6tables)):
         yield from _rules(name, one, other)
-    sections = (
-        ("ipset", _set_lines(old.ipsets), _set_lines(new.ipsets)),
+    sections: tuple[tuple[str, list[str], list[str]], ...] = (
+        ("ipset", _set_lines(_lasting(old.ipsets)), _set_lines(_lasting(new.ipsets))),
         ("ipvs", ipvsadm.print_save(old.ipvs).splitlines(), ipvsadm.print_save(new.ipvs).splitlines()),
         ("links", _links(old), _links(new)),
         ("addresses", _addresses(old), _addresses(new)),
-        ("routes", [*map(route_words, (*(old.routes4 or ()), *(old.routes6 or ())))], [*map(route_words, (*(new.routes4 or ()), *(new.routes6 or ())))]),
-        ("rules", [*map(rule_words, (*(old.rules4 or ()), *(old.rules6 or ())))], [*map(rule_words, (*(new.rules4 or ()), *(new.rules6 or ())))]),
-        ("sysctls", [f"{key} = {value}" for key, value in old.sysctls.items()], [f"{key} = {value}" for key, value in new.sysctls.items()]),
+        ("routes", _routes(old, new), _routes(new, old)),
+        ("rules", _routing_rules(old, new), _routing_rules(new, old)),
+        ("sysctls", _sysctls(old, new), _sysctls(new, old)),
     )
     for section, before, after in sections:
         there, wanted = set(before), set(after)
@@ -54,6 +55,26 @@ def _links(state: NodeState) -> list[str]:
 
 def _addresses(state: NodeState) -> list[str]:
     return [address_words(one, link.name) for link in state.links for one in link.addresses]
+
+
+def _routes(state: NodeState, other: NodeState) -> list[str]:
+    """Of the families of which both tell; the kernel's own for IPv6 multicast come and go with each link."""
+    pairs = ((state.routes4, other.routes4), (state.routes6, other.routes6))
+    return [route_words(one) for own, there in pairs if own is not None and there is not None for one in own if one.type != "multicast"]
+
+
+def _routing_rules(state: NodeState, other: NodeState) -> list[str]:
+    pairs = ((state.rules4, other.rules4), (state.rules6, other.rules6))
+    return [rule_words(one) for own, there in pairs if own is not None and there is not None for one in own]
+
+
+def _sysctls(state: NodeState, other: NodeState) -> list[str]:
+    return [f"{key} = {value}" for key, value in state.sysctls.items() if key in other.sysctls]
+
+
+def _lasting(sets: IPSets) -> IPSets:
+    """The sets without what the kernel chooses by itself."""
+    return IPSets({name: replace(one, options=_fixed(one)) for name, one in sets.sets.items()})
 
 
 def _set_lines(sets: IPSets) -> list[str]:
