@@ -128,8 +128,8 @@ class Scheduling:
         weights = [dest.weight if service.scheduler == "wrr" else 1 for dest in waiting]
         wanted = waiting[kernel.choice(weights, f"whose turn it is ({service.scheduler})")]
         for _ in range(min(sum(weights) // gcd(*weights), _MOST_STEPS)):
-            ahead = state.copy()
-            if ahead.scheduler.schedule(ahead.service, asked, kernel.now, kernel.choices) is ahead.servers[server_key(wanted)]:
+            ahead = state.scheduler.copy(service)
+            if ahead.schedule(service, asked, kernel.now, kernel.choices) is wanted:
                 return
             state.scheduler.schedule(service, asked, kernel.now, kernel.choices)
 
