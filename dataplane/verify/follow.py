@@ -8,6 +8,7 @@ tick between sending and arriving is treated alike, where rules count per second
 from __future__ import annotations
 
 import pickle
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -21,11 +22,14 @@ from dataplane.engine.netns import Netns, Possibility
 from dataplane.packet import Packet as Modelled
 from dataplane.rules.ipvs import IPVS
 from dataplane.rules.nodestate import NodeState
+from dataplane.text.iptables import written
 from dataplane.trace import PolicyEvent, RuleEvent, RuleRef, Trace
 from dataplane.verify.compare import agrees, said
 from dataplane.verify.modelled import modelled
 
 _MOST_WORLDS: Final = 16
+_JIFFY: Final = 0.01  # seconds: the kernel's clock is as coarse as that, and nobody knows when it ticks
+_RATES: Final = re.compile(r"-m (?:limit|hashlimit|recent) ")
 _MIDDLE: Final = 32768  # what ``explore`` draws of 65536
 
 
@@ -78,6 +82,7 @@ class Follower:
         self._scripts: dict[int, Script] = {}
         self._roots: dict[int, int] = {}
         self._worlds: dict[int, list[World]] = {}
+        self._counts_rates = any(_RATES.search(text) for text in _texts_of(netns.state))
         self._begin = World(netns.kernel.conntrack, netns.kernel.memory)
         self._causes: dict[int, _Cause] = {}
         #: How often each rule was met: at least, and at most (where the kernel's way is not known for certain).
@@ -110,11 +115,13 @@ class Follower:
             return Followed()
         worlds = self._worlds.get(root) or [_copy(self._begin) if self._fresh else self._begin]
         did = kernel["outcomes"][0]
-        before = self._walks(sent, worlds, kernel.get("at", 0.0), did)
-        fitting = before.fitting
-        if not fitting and "until" in kernel and kernel["until"] != kernel.get("at"):
-            before = self._walks(sent, worlds, kernel["until"], did)
+        at = kernel.get("at", 0.0)
+        moments = (at, kernel.get("until", at), *((at + _JIFFY, max(0.0, at - _JIFFY)) if self._counts_rates else ()))
+        for moment in dict.fromkeys(moments):
+            before = self._walks(sent, worlds, moment, did)
             fitting = before.fitting
+            if fitting:
+                break
         chosen = fitting or before.everything[:1]
         self._worlds[root] = self._settled(chosen)
         self._count(chosen)
@@ -232,6 +239,12 @@ class Follower:
             most |= count
         self.least.update(least)
         self.most.update(most)
+
+
+def _texts_of(state: NodeState) -> Iterator[str]:
+    for xtables in (state.iptables, state.ip6tables):
+        for table in xtables.tables.values():
+            yield written(xtables, table)
 
 
 def _copy(world: World) -> World:
