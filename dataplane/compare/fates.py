@@ -91,7 +91,8 @@ def _walk(netns: Netns, packet: Packet, indev: str | None, choices: Choices) -> 
 # ---------------------------------------------------------------------- fates
 
 
-def _fate(netns: Netns, trace: Trace) -> Fate:
+def fate_of(trace: Trace) -> Fate:
+    """A fate without what becomes of its answer."""
     packet, original = trace.packet, trace.original
     if trace.verdict == "unknown":
         return Fate("unknown", trace.reason, "", "")
@@ -107,8 +108,14 @@ def _fate(netns: Netns, trace: Trace) -> Fate:
     else:
         kind = "sent to an endpoint" if moved else f"sent on by {trace.oif}"
         where = f"{there} by {trace.oif}" if moved else ""
-    kept = packet.saddr == original.saddr
-    return Fate(kind, where, _source(trace, packet) if moved or not kept else "", _answer(netns, trace) if moved or not kept else "")
+    return Fate(kind, where, _source(trace, packet) if moved or packet.saddr != original.saddr else "", "")
+
+
+def _fate(netns: Netns, trace: Trace) -> Fate:
+    fate = fate_of(trace)
+    packet, original = trace.packet, trace.original
+    changed = (packet.saddr, packet.daddr, packet.dport) != (original.saddr, original.daddr, original.dport)
+    return fate._replace(answer=_answer(netns, trace)) if changed and trace.verdict in ("forward", "local") else fate
 
 
 def _source(trace: Trace, packet: Packet) -> str:

@@ -17,7 +17,6 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import dataplane
 from dataplane.adapters.lab.clock import now
 from dataplane.adapters.lab.lines import Line, Packet
 from dataplane.adapters.lab.listing import Place, connections_of, counters_of
@@ -135,7 +134,7 @@ def _ask_uml(questions: list[Question]) -> list[Answer]:
     with tempfile.TemporaryDirectory(prefix="dataplane-ipvs-") as directory:
         file = Path(directory, "questions")
         file.write_bytes(pickle.dumps(questions))
-        root = Path(dataplane.__file__).parents[1]
+        root = Path(__file__).resolve().parents[3]
         script = f"TMPDIR=/run PYTHONPATH={root} {sys.executable} -c 'from dataplane.adapters.lab import asking; asking.main()' {file}\n"
         in_uml(script, *_TOOLS, load=_MODULES, memory=_MEMORY, timeout=_BOOT + _NODE * len(questions) + _PACKET * packets)
         answers: list[Answer | LabError] = pickle.loads(file.with_suffix(".answers").read_bytes())
