@@ -6,20 +6,24 @@ address, and a reply is not. Source: net/netfilter/xt_ipvs.c.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dataplane.engine.bind import Bind, Matcher
 from dataplane.engine.conntrack import is_reply
 from dataplane.engine.hooks import HookState
-from dataplane.engine.ipvs_conn import IPVSConn, connection, connection_of_reply
 from dataplane.engine.matching import MatchRow
 from dataplane.engine.skb import Skb
 from dataplane.rules.iptables import Match
+
+if TYPE_CHECKING:
+    from dataplane.engine.ipvs_conn import IPVSConn
 
 _METHODS: Final = {"MASQ": "masq", "GATE": "gate", "IPIP": "ipip"}
 
 
 def _ipvs(match: Match, bind: Bind) -> Matcher:
+    from dataplane.engine.ipvs_conn import connection_of_reply  # few rule sets ask for it
+
     wanted = {option.name: (option.value, option.negated) for option in match.options}
     done, undone = wanted.pop("ipvs", (None, False))[1], not wanted
     protocol = wanted.pop("vproto", None)
@@ -49,6 +53,8 @@ def _holds(bind: Bind, conn: IPVSConn, name: str, value: object) -> bool:
         case "vmethod":
             return conn.method == _METHODS[str(value)]
         case "vportctl":
+            from dataplane.engine.ipvs_conn import connection
+
             control = connection(bind.kernel, conn.control) if conn.control is not None else None
             return control is not None and control.virtual[1] == value
         case _:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from dataplane.errors import UnsupportedError
 from dataplane.kube.objects import Cluster, KubeProxyConfiguration, Node
-from dataplane.proxy import iptables, ipvs, ipvs_node
+from dataplane.proxy import iptables
 from dataplane.proxy.addresses import sloppy_address
 from dataplane.proxy.conntrack_cleanup import Frontends, udp_frontends
 from dataplane.proxy.endpoints import Endpoint, endpoints_map
@@ -92,6 +92,8 @@ def _no_collections() -> Iterator[None]:
 
 
 def _compile_ipvs(cluster: Cluster, node: Node, config: KubeProxyConfiguration, base: NodeState, families: Sequence[int]) -> Compiled:
+    from dataplane.proxy import ipvs, ipvs_node  # iptables mode starts without them
+
     texts: dict[int, str] = {}
     wanted: dict[int, ipvs.Wanted] = {}
     notes: list[str] = []
