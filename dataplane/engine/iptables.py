@@ -53,11 +53,25 @@ class TableWalk:
         rules = iter(chain.plain or chain.candidates(skb, linear=self.linear))
         stack: list[tuple[ReadyChain, Iterator[ReadyRule], int]] = []
         counted = visited = depth = 0  # rules of the chain at hand already counted; rules counted in all; length of the stack
+        verbose = self.verbose
         while True:
+            rule = None
             try:
-                rule = self._first_match(rules, skb, state, depth)
+                for candidate in rules:
+                    for check in candidate.checks:
+                        if not check(skb, state):
+                            if verbose:
+                                self._no_match(candidate, check, depth)
+                            break
+                    else:
+                        rule = candidate
+                        break
+            except Unknown as raised:
+                if self._rest_holds(candidate, check, skb, state, depth):
+                    raise Unknown(raised.reason, raised.by or candidate.ref) from None
+                continue
             except HotDrop as drop:
-                return Drop(str(drop), drop.by)
+                return Drop(str(drop), candidate.ref)
             if rule is None:
                 visited += chain.length - counted
                 if not depth:
@@ -69,7 +83,7 @@ class TableWalk:
                 continue
             if rule.jump is not None:
                 visited += rule.number - counted
-                events.append(rule.event(depth))
+                events.append(rule.told.get(depth) or rule.event(depth))
                 if not rule.goto:
                     stack.append((chain, rules, rule.number))
                     depth += 1
@@ -89,27 +103,8 @@ class TableWalk:
             events.append(TableLeft(self.table.name, visited))
             return verdict  # type: ignore[return-value]  # _RETURN was handled
 
-    def _first_match(self, rules: Iterator[ReadyRule], skb: Skb, state: HookState, depth: int) -> ReadyRule | None:
-        """The next rule whose checks all hold. One that is unknown decides only where none of the others fails."""
-        for rule in rules:
-            try:
-                for check in rule.checks:
-                    if not check(skb, state):
-                        if self.verbose:
-                            self._no_match(rule, check, depth)
-                        break
-                else:
-                    return rule
-            except Unknown as raised:
-                if self._rest_holds(rule, check, skb, state, depth):
-                    raise Unknown(raised.reason, raised.by or rule.ref) from None
-            except HotDrop as drop:
-                drop.by = rule.ref
-                raise
-        return None
-
     def _rest_holds(self, rule: ReadyRule, unknown: Matcher, skb: Skb, state: HookState, depth: int) -> bool:
-        """Whether no check behind an unknown one fails."""
+        """Whether no check behind an unknown one fails: one that is unknown decides only where none of the others fails."""
         for check in rule.checks[rule.checks.index(unknown) + 1 :]:
             try:
                 if not check(skb, state):
@@ -133,7 +128,7 @@ class TableWalk:
         events = self.kernel.events
         function, standard = rule.function, rule.standard
         if function is None:
-            events.append(rule.event(depth))
+            events.append(rule.told.get(depth) or rule.event(depth))
             if standard == "ACCEPT":
                 return ACCEPT
             if standard is None:

@@ -30,7 +30,7 @@ class ReadyRule:
     ``chain`` is where a jump goes, once it was taken.
     """
 
-    __slots__ = ("chain", "checks", "function", "goto", "jump", "matched", "names", "number", "ref", "rule", "standard")
+    __slots__ = ("chain", "checks", "function", "goto", "jump", "matched", "names", "number", "ref", "rule", "standard", "told")
 
     def __init__(self, rule: Rule, ref: RuleRef, kernel: Kernel) -> None:
         self.rule = rule
@@ -49,6 +49,7 @@ class ReadyRule:
         self.standard: str | None = None
         self.function: TargetFunction | None = None
         self.matched: dict[tuple[int, str], RuleEvent] = {}
+        self.told: dict[int, RuleEvent] = {}
         target = rule.target
         if isinstance(target, Jump):
             self.jump, self.goto = target.chain, target.goto
@@ -58,11 +59,13 @@ class ReadyRule:
             self.function = make_target(target, bind)
 
     def event(self, depth: int, done: str = "") -> RuleEvent:
-        """That the rule matched; ``done`` is what its target did, "" for a jump or a standard verdict."""
+        """That the rule matched; ``done`` is what its target did, "" for a jump or a standard verdict (these are kept in ``told``, too)."""
         event = self.matched.get((depth, done))
         if event is None:
             action = done or (f"{'goto' if self.goto else 'jump'} {self.jump}" if self.jump is not None else (self.standard or "continue").lower())
             event = self.matched[depth, done] = RuleEvent(self.ref, self.rule, action, depth)
+            if not done:
+                self.told[depth] = event
         return event
 
 
