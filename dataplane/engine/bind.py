@@ -24,6 +24,4 @@ class Bind(NamedTuple):
 
 
 class HotDrop(Exception):
-    """A match drops the packet outright (par->hotdrop); ``by`` is its rule."""
-
-    by: RuleRef | None = None
+    """A match drops the packet outright (par->hotdrop)."""

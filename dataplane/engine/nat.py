@@ -90,7 +90,7 @@ def _null_binding(kernel: Kernel, conn: Conn, *, source: bool) -> None:
 
 
 def _bind(kernel: Kernel, conn: Conn, wanted: Range, *, source: bool) -> None:
-    current = inverse(conn.reply) if conn.snat or conn.dnat else conn.original
+    current = inverse(conn.reply)
     mapped = _unique(kernel, conn, current, wanted, source=source)
     if mapped is not current and mapped != current:
         conn.reply = inverse(mapped)
