@@ -29,13 +29,14 @@ class Seeded:
     """Pseudo-random answers; the same seed gives the same answers."""
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
+        self._draw = random.Random(seed).random
 
     def pick(self, weights: Sequence[int], what: str) -> int:  # noqa: ARG002 - the label serves other implementations
         """A weighted random alternative."""
         if len(weights) == 2:
-            return 0 if self._random.random() * (weights[0] + weights[1]) < weights[0] else 1
-        ticket = int(self._random.random() * sum(weights))
+            first, second = weights
+            return 0 if self._draw() * (first + second) < first else 1
+        ticket = int(self._draw() * sum(weights))
         for index, weight in enumerate(weights):
             ticket -= weight
             if ticket < 0:
@@ -44,7 +45,7 @@ class Seeded:
 
     def number(self, bound: int, what: str) -> int:  # noqa: ARG002
         """A uniform number below ``bound``."""
-        return int(self._random.random() * bound)
+        return int(self._draw() * bound)
 
 
 class Scripted:

@@ -45,12 +45,12 @@ def _statistic(match: Match, bind: Bind) -> Matcher:
         hit = (probability.value != 0) != negated
         return lambda skb, state: hit
     what, kernel = str(bind.rule), bind.kernel
-    told = tuple(ChoiceEvent(what, weight, _CERTAIN) for weight in weights)
+    told, matching = tuple(ChoiceEvent(what, weight, _CERTAIN) for weight in weights), int(negated)
 
     def matcher(skb: Skb, state: HookState) -> bool:  # noqa: ARG001
         index = kernel.choices.pick(weights, what)
         kernel.events.append(told[index])
-        return (index == 0) != negated
+        return index == matching
 
     return matcher
 
