@@ -42,11 +42,11 @@ class Done(NamedTuple):
 
 
 def apply(
-    want: NodeState, name: str, *, dry_run: bool = False, stale: Stale | None = None, say: Callable[[str], None] = lambda text: None
+    want: NodeState, name: str, *, dry_run: bool = False, stale: Stale | None = None, wait: float = 60.0, say: Callable[[str], None] = lambda text: None
 ) -> Done:  # fmt: skip
     """Makes a namespace what a state says. ApplyError where something is missing or the kernel refuses: then all is as it was.
 
-    ``dry_run``: plans and checks only. ``say`` is told each step as it begins. ``stale`` says which connections the new state makes void.
+    ``dry_run``: plans and checks only. ``say`` is told each step as it begins. ``wait`` (seconds): for another apply. ``stale`` says which connections the new state makes void.
     """
     namespaces.checked(name)
     tools.need_root("dataplane apply", "dataplane compile and trace work without")
@@ -55,7 +55,7 @@ def apply(
     if absent:
         packages = ", ".join(sorted({tools.package_of(tool) for tool in absent}))
         raise ApplyError(f"not installed: {', '.join(absent)} (Debian: {packages}); nothing was done, dataplane compile and trace work without")
-    with namespaces.alone(name):
+    with namespaces.alone(name, wait=wait, say=say):
         _recover(name, say)
         made = not namespaces.exists(name)
         if not made and namespaces.read(name) is None:
@@ -65,11 +65,11 @@ def apply(
             steps = list(_steps(have, want, name, ends, named))
             if dry_run or not steps:
                 return Done(made, tuple(steps))
-            namespaces.write(Journal(name, "making" if made else "changing", namespaces.outside_of(name)))
+            namespaces.write(Journal(name, "making" if made else "changing", namespaces.outside_of(name), 0 if made else namespaces.identity_of(name)))
             refused = _carry_out(steps, name, made=made, had=have, say=say)
             if stale is not None and not made:
                 steps += _forget(namespaces.path_of(name), stale, say)
-        namespaces.write(Journal(name, "done", namespaces.outside_of(name)))
+        namespaces.write(Journal(name, "done", namespaces.outside_of(name), namespaces.identity_of(name)))
     return Done(made, tuple(steps), tuple(refused))
 
 
@@ -84,7 +84,7 @@ def apply_host(want: NodeState | None, *, dry_run: bool = False, say: Callable[[
     absent = tools.missing(ruleset.needed(like, named))
     if absent:
         raise ApplyError(f"not installed: {', '.join(absent)}; nothing was done")
-    with namespaces.alone("host"):
+    with namespaces.alone("@host", say=say):
         have = observe(None, like)
         sets = {name: one for name, one in have.ipsets.sets.items() if not name.startswith("KUBE-")}
         target = replace(
@@ -127,7 +127,7 @@ def cleanup(name: str, *, say: Callable[[str], None] = lambda text: None) -> Non
     """Takes away the namespaces that apply made. ApplyError for a namespace that it did not make."""
     namespaces.checked(name)
     tools.need_root("dataplane cleanup", "there is nothing to clean up without it")
-    with namespaces.alone(name):
+    with namespaces.alone(name, say=say):
         if namespaces.read(name) is None:
             there = "was not made by dataplane apply" if namespaces.exists(name) else "does not exist"
             raise ApplyError(f"the network namespace {name} {there}: nothing was done")
@@ -206,7 +206,7 @@ def _take_back(name: str, *, made: bool, had: NodeState, error: BaseException, s
                 step.run()
         except ApplyError as second:
             raise ApplyError(f"{error}\nand the way back failed, too: {second}\n(dataplane cleanup --netns {name} removes it all)") from None
-    namespaces.write(Journal(name, "done", namespaces.outside_of(name)))
+    namespaces.write(Journal(name, "done", namespaces.outside_of(name), namespaces.identity_of(name)))
 
 
 # ---------------------------------------------------------------------- namespaces

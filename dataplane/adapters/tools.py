@@ -11,6 +11,8 @@ from typing import Final
 from dataplane.errors import ApplyError
 
 _SECONDS: Final = 600
+#: Descriptors that every tool inherits: locks, so that a tool which outlives us still holds them.
+HELD: Final[set[int]] = set()
 _PACKAGES: Final = {
     "ip": "iproute2", "ipset": "ipset", "conntrack": "conntrack", "nfacct": "nfacct", "ipvsadm": "ipvsadm", "nsenter": "util-linux", "nft": "nftables",
 }  # fmt: skip
@@ -26,7 +28,7 @@ def run(netns: str | None, *command: str, text: str = "") -> str:
     """What a command prints. ApplyError with its own words where it fails."""
     try:
         done = subprocess.run(
-            inside(netns, command), input=text.encode(), capture_output=True, timeout=_SECONDS, check=False
+            inside(netns, command), input=text.encode(), capture_output=True, timeout=_SECONDS, check=False, pass_fds=tuple(HELD)
         )  # fmt: skip
     except FileNotFoundError as error:
         raise ApplyError(f"{error.filename} is not installed (Debian: {package_of(str(error.filename))})") from None

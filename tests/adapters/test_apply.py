@@ -141,7 +141,41 @@ def test_what_is_no_name_is_refused(name):
 
 def test_two_at_once_do_not_mix(netns):
     with namespaces.alone(netns), pytest.raises(ApplyError, match=f"process {os.getpid()}"):
+        apply(compiled(EXTERNAL), netns, wait=0)
+
+
+def test_a_tool_that_outlives_a_killed_apply_still_holds_the_lock(netns):
+    code = (
+        "import sys\nfrom dataplane.adapters import namespaces, tools\n"
+        "with namespaces.alone(sys.argv[1]):\n    print('held', flush=True)\n    tools.run(None, 'sleep', '2')\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, netns], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        time.sleep(0.5)
+        process.kill()
+    with pytest.raises(ApplyError, match=f"another dataplane .process {process.pid}. is at work on {netns}"):
+        apply(compiled(EXTERNAL), netns, wait=0)
+    said: list[str] = []
+    assert apply(compiled(EXTERNAL), netns, say=said.append).made
+    assert said[0].startswith("waiting: another dataplane")
+
+
+def test_nothing_is_left_of_what_was_cleaned_up(netns):
+    apply(compiled(EXTERNAL), netns)
+    cleanup(netns)
+    assert not list(Path("/run/dataplane").glob(f"{netns}*"))
+
+
+def test_a_namespace_that_took_the_place_of_ours_is_not_touched(netns):
+    apply(compiled(EXTERNAL), netns)
+    namespaces.remove(netns)
+    namespaces.create(netns)
+    with pytest.raises(ApplyError, match="was not made by dataplane"):
         apply(compiled(EXTERNAL), netns)
+    with pytest.raises(ApplyError, match="was not made by dataplane"):
+        cleanup(netns)
+    namespaces.remove(netns)
+    assert apply(compiled(EXTERNAL), netns).made
 
 
 @pytest.mark.parametrize("stage", range(1, 12, 2))

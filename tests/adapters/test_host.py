@@ -34,7 +34,7 @@ def on_a_host(script: str) -> str:
 
 
 def rules(save: str) -> list[str]:
-    return [line for line in save.splitlines() if line.startswith("-A") or line.startswith((":INPUT", ":DOCKER"))]
+    return [line for line in save.splitlines() if line.startswith(("-A", ":INPUT", ":DOCKER"))]
 
 
 def test_only_kube_proxys_part_changes():
