@@ -217,8 +217,8 @@ class ConnTable:
             siblings.remove(conn)
 
     def same_source(self, conn: Conn, now: float) -> Iterator[Conn]:
-        """Connections from the same address and port (SNAT reuses their mapping, find_appropriate_src)."""
-        for other in self._siblings(_source_key(conn)):
+        """Connections from the same address and port, the newest first (SNAT reuses their mapping, find_appropriate_src)."""
+        for other in reversed(self._siblings(_source_key(conn))):
             if not _expired(other, now):
                 yield other
 
@@ -347,7 +347,7 @@ def _resolve(kernel: Kernel, skb: Skb, state: HookState) -> str | None:
             return started
         conn, reply = Conn(skb.family, wanted, inverse(wanted), skb.template_zone), False
         conn.tracking = started
-        conn.helper = None
+        conn.helper = skb.helper
         ctinfo = CT_NEW
     else:
         conn, reply = found

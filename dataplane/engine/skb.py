@@ -43,7 +43,7 @@ class Skb:
         "more_fragments", "fragment_offset", "ip_options", "tcp_flags", "seq", "ack", "window", "tcp_options", "payload",
         "icmp_type", "icmp_code", "icmp_id", "icmp_info", "inner", "sctp_chunks", "vtag", "spi", "bad_checksum", "init_tag",
         "mark", "priority", "indev", "local", "uid", "gid", "has_socket", "physin", "physout", "pkttype", "mac_source",
-        "conn", "ctinfo", "template_zone", "dst", "traced", "tproxy", "secmark", "scope", "ipvs_property", "checksum_known", "gathered",
+        "conn", "ctinfo", "template_zone", "dst", "traced", "tproxy", "secmark", "scope", "ipvs_property", "checksum_known", "gathered", "helper",
     )  # fmt: skip
 
     family: int
@@ -106,6 +106,7 @@ class Skb:
         self.ipvs_property = False
         self.checksum_known = False
         self.gathered = False
+        self.helper: str | None = None
 
     @property
     def is_icmp(self) -> bool:

@@ -129,7 +129,7 @@ def _ct(target: Target, bind: Bind) -> TargetFunction:
     zone = int(zone_option.value, 0) if zone_option is not None and zone_option.value != "mark" else 0
     from_mark = zone_option is not None and zone_option.value == "mark"
     directed = target.option("zone-orig") is not None or target.option("zone-reply") is not None
-    timeout = target.option("timeout")
+    timeout, helper = target.option("timeout"), target.option("helper")
 
     def function(skb: Skb, state: HookState) -> Verdict | None:  # noqa: ARG001
         if skb.conn is not None or skb.ctinfo is not None:
@@ -143,6 +143,7 @@ def _ct(target: Target, bind: Bind) -> TargetFunction:
             bind.kernel.notes.append(f"{bind.rule}: the timeouts of policy {timeout.value} are not known; the usual ones count")
         skb.ctinfo = CT_NEW  # a template: conntrack replaces it
         skb.template_zone = skb.mark & 0xFFFF if from_mark else zone
+        skb.helper = str(helper.value) if helper is not None else None
         return None
 
     return function

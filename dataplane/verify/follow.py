@@ -30,7 +30,8 @@ from dataplane.verify.modelled import modelled
 _MOST_WORLDS: Final = 16
 _JIFFY: Final = 0.01  # seconds: the kernel's clock is as coarse as that, and nobody knows when it ticks
 _RATES: Final = re.compile(r"-m (?:limit|hashlimit|recent) ")
-_MIDDLE: Final = 32768  # what ``explore`` draws of 65536
+_STRIDE: Final = 7919  # every packet draws another port, as in the kernel: what is told apart there is told apart here
+_DRAWS: Final = 8  # random ports that one packet may ask for
 
 
 class World(NamedTuple):
@@ -88,6 +89,7 @@ class Follower:
         #: How often each rule was met: at least, and at most (where the kernel's way is not known for certain).
         self.least: Counter[RuleRef] = Counter()
         self.most: Counter[RuleRef] = Counter()
+        self._drawn = 0
         self.lost = False  # states had to be given up: what was counted says nothing any more
 
     @property
@@ -115,6 +117,7 @@ class Follower:
             return Followed()
         worlds = self._worlds.get(root) or [_copy(self._begin) if self._fresh else self._begin]
         did = kernel["outcomes"][0]
+        self._drawn = (self._drawn + _STRIDE) % 65536
         at = kernel.get("at", 0.0)
         moments = (at, kernel.get("until", at), *((at + _JIFFY, max(0.0, at - _JIFFY)) if self._counts_rates else ()))
         for moment in dict.fromkeys(moments):
@@ -164,7 +167,7 @@ class Follower:
         found, exactly = _Walks([], []), list[bool]()
         for world in worlds:
             netns.kernel.conntrack, netns.kernel.memory = world
-            ways = list(netns.possibilities(walk))
+            ways = list(netns.possibilities(walk, [self._drawn] * _DRAWS))
             found.everything.extend((world, one) for one in ways)
             for place, one in enumerate(ways):
                 if agrees(one.trace, did):
@@ -188,7 +191,7 @@ class Follower:
         steps += [(seen["sport"] or 0) - sport] if one.trace.random_sport else []
         # A port that may be any need not have been drawn for this packet; and one that was drawn need not have stayed (of ICMP).
         for numbers in (steps, steps[1:], [0, *steps]) if any(steps) else ():
-            again = list(self._netns.possibilities(walk, [_MIDDLE + step for step in numbers]))[place]
+            again = list(self._netns.possibilities(walk, [self._drawn + step for step in numbers]))[place]
             if _ports(again.trace) == (seen["sport"], seen["dport"] if not again.trace.packet.is_icmp else 0):
                 return again
         return None if any(steps) else one
