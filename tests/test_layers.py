@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "dataplane"
 
 #: Modules by the files that alone may import them.
 OWNERS = {
-    "scapy": ("adapters/",), "pyroute2": ("adapters/",), "subprocess": ("adapters/",), "numpy": ("replay/",), "yaml": ("kube/manifest.py",),
+    "scapy": ("adapters/",), "pyroute2": ("adapters/",), "subprocess": ("adapters/", "captures/records.py"), "numpy": ("replay/",), "yaml": ("kube/manifest.py",),
     "click": ("cli/",), "pytest": ("testing/plugin.py",), "hypothesis": ("testing/strategies.py",), "random": ("engine/choices.py", "verify/"),
     "time": ("adapters/",),
 }  # fmt: skip
