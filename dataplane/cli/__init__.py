@@ -16,7 +16,7 @@ import dataplane
 from dataplane.errors import DataplaneError
 
 _COMMANDS = {
-    name: f"dataplane.cli.{name}" for name in ("trace", "compile", "compare", "replay", "path", "verify", "apply", "collect", "diff", "cleanup")
+    name: f"dataplane.cli.{name}" for name in ("trace", "compile", "compare", "replay", "path", "ways", "verify", "apply", "collect", "diff", "cleanup")
 }
 
 
