@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from dataplane.cli.source import Source, manifest_options, state_of
-from dataplane.errors import InputError, Problem
 
 _WRITES = {"forward": "written", "local": "write_local", "drop": "write_drop"}
 
@@ -184,9 +183,10 @@ class _Run:
         from dataplane.replay import summary as telling
 
         if self.asked["report"]:
+            from dataplane.replay.output import write_text
             from dataplane.replay.page import page
 
-            _write_whole(self.asked["report"], page(self.summary, self.capture.name, self.capture.warnings))
+            write_text(self.asked["report"], page(self.summary, self.capture.name, self.capture.warnings))
         output = self.asked["output"]
         to_stdout = "-" in (self.asked[key] for key in (*_WRITES.values(), "write_replies"))
         if self.asked["flows"] and output in ("jsonl", "csv"):
@@ -198,18 +198,6 @@ class _Run:
             return
         for line in telling.text(self.summary, self.capture.warnings):
             click.echo(line, err=output != "text" or to_stdout)
-
-
-def _write_whole(path: str, text: str) -> None:
-    from pathlib import Path
-
-    partial = Path(f"{path}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.rename(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(Problem(f"cannot be written: {error.strerror}", path)) from None
 
 
 def _lines(output: str) -> Callable[[Any], None] | None:

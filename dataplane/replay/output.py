@@ -19,14 +19,18 @@ from dataplane.trace import Trace
 class Output:
     """One capture to be written: pcapng where its name ends so, else pcap of the first packet's link type; ``-`` is standard output.
 
-    ``close`` puts it in its place; ``abandon`` removes what was written.
+    ``close`` puts it in its place; ``abandon`` removes what was written. What is there and is no plain file (a device, a pipe) is written
+    to as it is.
     """
 
     def __init__(self, path: str, interfaces: Sequence[Interface]) -> None:
         self.path, self._interfaces = path, interfaces
         self._ng = path.endswith(".pcapng")
-        self._partial = Path(f"{path}.partial-{os.getpid()}") if path != "-" else None
-        self._stream: IO[bytes] = self._partial.open("wb") if self._partial is not None else sys.stdout.buffer
+        self._target = Path(path).resolve() if path != "-" else None
+        plain = self._target is not None and (self._target.is_file() or not self._target.exists())
+        self._partial = Path(f"{self._target}.partial-{os.getpid()}") if plain else None
+        opened = self._partial or self._target
+        self._stream: IO[bytes] = opened.open("wb") if opened is not None else sys.stdout.buffer
         self._writer: pcap.Writer | None = None
         self._rich = pcapng.Writer(self._stream) if self._ng else None
         self._linktype = -1
@@ -50,16 +54,33 @@ class Output:
         if self._writer is None and self._rich is None:
             self._writer = pcap.Writer(self._stream, self._interfaces[0] if self._interfaces else Interface(1))
         self._stream.flush()
-        if self._partial is not None:
+        if self._target is not None:
             self._stream.close()
-            self._partial.rename(self.path)
+        if self._partial is not None and self._target is not None:
+            self._partial.rename(self._target)
 
     def abandon(self) -> None:
         """Nothing of it stays."""
-        if self._partial is not None:
+        if self._target is not None:
             with suppress(OSError):
                 self._stream.close()
+        if self._partial is not None:
             self._partial.unlink(missing_ok=True)
+
+
+def write_text(path: str, text: str) -> None:
+    """A whole text file, or none. OSError where it cannot be written."""
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        target.write_text(text, encoding="utf-8")
+        return
+    partial = Path(f"{target}.partial-{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.rename(target)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def comment(trace: Trace) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -127,6 +129,20 @@ def test_a_full_disk_leaves_no_half_of_a_file(capture: str, tmp_path: Path, monk
     monkeypatch.setattr(pcap.Writer, "write", full)
     done = run(capture, *NODE, "--in", "eth0", "-w", str(tmp_path / "out.pcap"))
     assert isinstance(done.exception, OSError) and sorted(path.name for path in tmp_path.iterdir()) == ["in.pcap"]
+
+
+def test_what_is_no_plain_file_is_written_to_and_stays(capture: str, tmp_path: Path) -> None:
+    pipe, link, real = tmp_path / "pipe", tmp_path / "link.pcap", tmp_path / "real.pcap"
+    os.mkfifo(pipe)
+    link.symlink_to(real)
+    got: list[bytes] = []
+    reader = Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    assert run(capture, *NODE, "--in", "eth0", "-w", str(pipe)).exception is None
+    reader.join(timeout=10)
+    assert pipe.is_fifo() and len(got[0]) > 24
+    assert run(capture, *NODE, "--in", "eth0", "-w", str(link)).exception is None
+    assert link.is_symlink() and real.read_bytes() == got[0]
 
 
 def test_control_c_keeps_what_was_done(capture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
