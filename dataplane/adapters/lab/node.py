@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,9 @@ _QUIET6: Final[Mapping[str, str]] = {
 _FIRST: Final = ("net.ipv4.ip_forward",)
 _TABLES: Final[Mapping[str, int]] = {"default": 253, "main": 254, "local": 255}
 _GATEWAY_MAC: Final = "02:00:5e:00:53:01"
+_ADDRESSES6: Final = Path("/proc/thread-self/net/if_inet6")
+_TENTATIVE: Final = 0x40
+_WAIT, _WAITS = 0.01, 500  # seconds, and how many of them
 
 
 class Node:
@@ -82,6 +86,7 @@ def standing(
             _add_addresses(node, dummies=False)
             _add_routes(node)
             _add_addresses(node, dummies=True)
+            _await_addresses(node)
             _add_rules(node)
             load_rules(node)
             connections.load(inside, snapshot.conntrack)
@@ -163,6 +168,18 @@ def _add_addresses(node: Node, *, dummies: bool) -> None:
             if not own:
                 commands.append(_address_command(link["ifname"], entry))
     _batch(node.inside, None, commands)
+
+
+def _await_addresses(node: Node) -> None:
+    """IPv6 addresses become the node's own in a work queue (addrconf_dad_work), on a busy machine some time after they were added."""
+    up = {link["ifname"] for link in node.snapshot.links or [] if "UP" in link.get("flags", ("UP",)) and _carrier(link)}
+    for _ in range(_WAITS):
+        with node.inside.inside():
+            lines = [line.split() for line in _ADDRESSES6.read_text().splitlines()] if _ADDRESSES6.exists() else []
+        if not any(int(flags, 16) & _TENTATIVE and name in up for *_, flags, name in lines):
+            return
+        time.sleep(_WAIT)
+    raise LabError("IPv6 addresses stay tentative")
 
 
 def _broadcasts(entry: Json) -> Iterator[str]:
