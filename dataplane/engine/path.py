@@ -435,6 +435,12 @@ def _malformed(skb: Skb) -> str | None:
             return "a multicast source address"
         if (skb.saddr == 1 or skb.daddr == 1) and skb.indev != "lo":
             return "a loopback address from outside"
+        if skb.daddr >> 120 == 0xFF:
+            scope = skb.daddr >> 112 & 0xF  # RFC 4291, 2.7
+            if scope == 0:
+                return "a multicast address of the reserved scope 0"
+            if scope == 1 and skb.indev != "lo" and skb.pkttype != "loopback":
+                return "a multicast address of interface-local scope from outside"
     return None
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from dataplane.inet import format_address
+from dataplane.trace import HookEvent
 from tests.engine.lab import node, packet
 
 FATES = [
@@ -60,6 +61,15 @@ def test_forwarding_is_a_switch(forward, verdict):
 def test_rp_filter_asks_for_the_way_back(filter_, verdict):
     lab = node(sysctls={"net.ipv4.conf.eth0.rp_filter": filter_})
     assert lab.receive(packet("udp 10.244.1.9:1 > 8.8.8.8:53"), "eth0").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("group", "verdict", "hooks"), [("ff00::1", "drop", []), ("ff60::5", "drop", []), ("ff01::1", "drop", []), ("ff02::1", "local", ["PREROUTING", "INPUT"])]
+)
+def test_multicast_of_no_scope_or_of_another_node_is_dropped_before_any_hook(group, verdict, hooks):
+    """RFC 4291, 2.7; found by `verify`, whose kernel counted such packets nowhere."""
+    trace = node().receive(packet(f"udp [fd00::50]:1 > [{group}]:53"), "eth0")
+    assert (trace.verdict, [event.hook for event in trace.events if isinstance(event, HookEvent)]) == (verdict, hooks)
 
 
 def test_route_localnet_lets_loopback_addresses_in():
