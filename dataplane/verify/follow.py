@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import product
 from typing import Any, Final, NamedTuple
 
 from dataplane.adapters.lab.dialogue import Script, Sent
@@ -31,6 +32,7 @@ _MOST_WORLDS: Final = 16
 _JIFFY: Final = 0.01  # seconds: the kernel's clock is as coarse as that, and nobody knows when it ticks
 _RATES: Final = re.compile(r"-m (?:limit|hashlimit|recent) ")
 _STRIDE: Final = 7919  # every packet draws another port, as in the kernel: what is told apart there is told apart here
+_ROUND: Final = 64512  # ports in the usual range: so many numbers further is the same port
 _DRAWS: Final = 8  # random ports that one packet may ask for
 
 
@@ -190,8 +192,8 @@ class Follower:
         steps = [(seen["dport"] or 0) - dport] if one.trace.random_dport else []
         steps += [(seen["sport"] or 0) - sport] if one.trace.random_sport else []
         # A port that may be any need not have been drawn for this packet; and one that was drawn need not have stayed (of ICMP).
-        for numbers in (steps, steps[1:], [0, *steps]) if any(steps) else ():
-            again = list(self._netns.possibilities(walk, [self._drawn + step for step in numbers]))[place]
+        for round_off, numbers in product((0, _ROUND, -_ROUND), (steps, steps[1:], [0, *steps])) if any(steps) else ():
+            again = list(self._netns.possibilities(walk, [self._drawn + step + (round_off if step else 0) for step in numbers]))[place]
             if _ports(again.trace) == (seen["sport"], seen["dport"] if not again.trace.packet.is_icmp else 0):
                 return again
         return None if any(steps) else one
