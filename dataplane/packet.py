@@ -6,10 +6,10 @@ packets are turned into Packets by adapters, captures by replay. Units: lengths 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from dataplane.inet import ICMP, ICMPV6, PROTOCOL_NAMES, format_address
+from dataplane.inet import ICMP, ICMPV6, PROTOCOL_NAMES, SCTP, TCP, format_address
 
 FIN: Final = 0x01
 SYN: Final = 0x02
@@ -80,6 +80,16 @@ class Packet:
 
     def __str__(self) -> str:
         return describe(self)
+
+
+def answer_to(packet: Packet) -> Packet:
+    """What whoever gets a packet says to it: a SYN-ACK (an ACK to what is no SYN), an INIT ACK, an echo reply, a datagram back."""
+    turned = replace(packet, saddr=packet.daddr, daddr=packet.saddr, sport=packet.dport, dport=packet.sport, ttl=64)
+    if packet.is_icmp:
+        return replace(turned, icmp_type=0 if packet.family == 4 else 129)
+    if packet.protocol == TCP:
+        return replace(turned, tcp_flags=SYN | ACK if packet.tcp_flags & SYN else ACK, seq=5000, ack=packet.seq + 1)
+    return replace(turned, sctp_chunks=(2,), vtag=packet.init_tag or packet.vtag) if packet.protocol == SCTP else turned
 
 
 def flag_letters(flags: int) -> str:

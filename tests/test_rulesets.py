@@ -8,7 +8,6 @@ another than iptables, ``snapshot`` a directory instead of the manifests. Unless
 
 import functools
 from collections import Counter
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import yaml
 
 from dataplane.inet import format_address, format_endpoint
 from dataplane.node import Node, Result, load, load_snapshot
-from dataplane.packet import ACK, SYN, Packet
+from dataplane.packet import answer_to
 from dataplane.trace import Trace
 
 RULESETS = Path(__file__).resolve().parents[1] / "rulesets"
@@ -106,23 +105,11 @@ def test_the_answer_comes_back_as_from_the_address_asked(name, flow):
 
 
 def _check_way_back(node: Node, trace: Trace) -> None:
-    sent, there = trace.original, answer(trace.packet)
+    sent, there = trace.original, answer_to(trace.packet)
     back = node.send(there) if trace.verdict == "local" else node.receive(there, trace.oif)
     packet = back.trace.packet
     assert back.verdict in ("forward", "local"), back.text()
     assert (packet.saddr, packet.sport, packet.daddr, packet.dport) == (sent.daddr, sent.dport, sent.saddr, sent.sport), back.text()
-
-
-def answer(packet: Packet) -> Packet:
-    """What whoever gets a packet says to it."""
-    turned = replace(packet, saddr=packet.daddr, daddr=packet.saddr, sport=packet.dport, dport=packet.sport, ttl=64)
-    if packet.is_icmp:
-        return replace(turned, icmp_type=0 if packet.family == 4 else 129)
-    if packet.sctp_chunks:
-        return replace(turned, sctp_chunks=(2,))
-    if packet.tcp_flags:
-        return replace(turned, tcp_flags=SYN | ACK if packet.tcp_flags & SYN else ACK, seq=5000, ack=packet.seq + 1)
-    return turned
 
 
 def test_affinity_keeps_a_client_at_its_endpoint():

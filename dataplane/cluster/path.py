@@ -6,13 +6,12 @@ Marks and connections stay on their node; time is one clock; every hop costs a T
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 from dataplane.cluster.topology import Topology
 from dataplane.engine.choices import Choices
-from dataplane.inet import ICMP, SCTP, TCP, format_address, format_endpoint
-from dataplane.packet import ACK, SYN, Packet
+from dataplane.inet import format_address, format_endpoint
+from dataplane.packet import Packet, answer_to
 from dataplane.trace import NatEvent, Trace
 
 _MOST_HOPS = 32
@@ -65,7 +64,7 @@ def walk(world: Topology, packet: Packet, sender: str, choices: Choices) -> Path
     request = _begin(world, packet, sender, choices)
     if not request.arrived:
         return Path(request, None, accepted=False, why=request.why)
-    reply = _begin(world, _answer(request.packet), request.place, choices)
+    reply = _begin(world, answer_to(request.packet), request.place, choices)
     if not reply.arrived:
         return Path(request, reply, accepted=False, why=f"the answer is lost: {reply.why}")
     wanted = packet.daddr, packet.dport, packet.saddr, packet.sport
@@ -130,13 +129,3 @@ def _on_the_lan(world: Topology, packet: Packet, target: int, hops: list[Hop], c
 def _cluster_ip(world: Topology, packet: Packet) -> bool:
     text = format_address(packet.family, packet.daddr)
     return any(text in service.cluster_ips for service in world.objects.services)
-
-
-def _answer(packet: Packet) -> Packet:
-    """What whoever gets a packet says to it."""
-    turned = replace(packet, saddr=packet.daddr, daddr=packet.saddr, sport=packet.dport, dport=packet.sport, ttl=64)
-    if packet.is_icmp:
-        return replace(turned, icmp_type=0 if packet.protocol == ICMP else 129)
-    if packet.protocol == TCP:
-        return replace(turned, tcp_flags=SYN | ACK, seq=5000, ack=packet.seq + 1)
-    return replace(turned, sctp_chunks=(2,), vtag=packet.vtag) if packet.protocol == SCTP else turned

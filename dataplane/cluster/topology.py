@@ -12,8 +12,10 @@ from typing import Final
 
 from dataplane.engine.fib import Flow
 from dataplane.engine.netns import Netns
-from dataplane.inet import format_address, parse_address
+from dataplane.inet import format_address
 from dataplane.kube.objects import Cluster, Node
+from dataplane.proxy.addresses import sloppy_address
+from dataplane.proxy.network import addresses_of
 from dataplane.rules.nodestate import NodeState
 
 CLIENT: Final = {4: "203.0.113.9", 6: "2001:db8:c::9"}
@@ -69,19 +71,17 @@ def topology(objects: Cluster, states: Mapping[str, NodeState], routed_to: Seque
     """The cluster; what is not a node's own is routed to the first of ``routed_to`` (node names)."""
     made = Topology(objects, {name: Netns(state) for name, state in states.items()})
     for node in objects.nodes:
-        for one in node.addresses:
-            parsed = _parsed(one.address)
-            if parsed is not None:
-                made.owners[parsed] = node.name
+        for address in addresses_of(node):
+            made.owners[address] = node.name
     for part in objects.endpoint_slices:
         for end in part.endpoints:
             for text in end.addresses:
-                parsed = _parsed(text)
+                parsed = sloppy_address(text)
                 if parsed is not None and end.node_name and parsed not in made.owners:
                     made.pods[parsed] = end.node_name
     for service in objects.services:
         for text in (*service.external_ips, *(one.ip for one in service.ingress)):
-            parsed = _parsed(text)
+            parsed = sloppy_address(text)
             if parsed is not None and parsed not in made.owners and routed_to:
                 made.routed[parsed] = routed_to[0]
     return made
@@ -94,10 +94,3 @@ def free_pod(node: Node, family: int) -> int | None:
         if network.version == family:
             return int(network.network_address) + min(_POD_HOST, network.num_addresses - 2)
     return None
-
-
-def _parsed(text: str) -> tuple[int, int] | None:
-    try:
-        return parse_address(text)
-    except ValueError:
-        return None

@@ -10,8 +10,8 @@ from dataplane.compare.probes import NODE, Probe
 from dataplane.engine.choices import Choices, Seeded
 from dataplane.engine.fib import Flow
 from dataplane.engine.netns import Netns
-from dataplane.inet import TCP, UDP, format_address, format_endpoint
-from dataplane.packet import ACK, SYN, Packet
+from dataplane.inet import format_address, format_endpoint
+from dataplane.packet import Packet, answer_to
 from dataplane.text.iptables import print_rule
 from dataplane.trace import EndEvent, HookEvent, IPVSEvent, NatEvent, PolicyEvent, RouteEvent, RuleEvent, Trace
 
@@ -136,10 +136,10 @@ def _answer(netns: Netns, trace: Trace) -> str:
     """"" where the answer comes back as from the address that was asked; else why it does not."""
     packet, original = trace.packet, trace.original
     if trace.verdict == "local":
-        back = netns.send(_answered(packet), choices=Seeded(0))
+        back = netns.send(answer_to(packet), choices=Seeded(0))
     elif _comes_by(netns, trace):
         assert trace.oif is not None
-        back = netns.receive(_answered(packet), trace.oif, choices=Seeded(0))
+        back = netns.receive(answer_to(packet), trace.oif, choices=Seeded(0))
     else:
         return "answer lost: the endpoint's node sends it past this one, with the endpoint's address as its source"
     end = back.packet
@@ -159,16 +159,6 @@ def _comes_by(netns: Netns, trace: Trace) -> bool:
         return True
     back = fib.lookup(Flow(packet.family, packet.saddr))
     return back.error is None and back.gateway is None and back.dev != trace.oif
-
-
-def _answered(packet: Packet) -> Packet:
-    """What whoever gets a packet says to it."""
-    turned = replace(packet, saddr=packet.daddr, daddr=packet.saddr, sport=packet.dport, dport=packet.sport, ttl=64)
-    if packet.is_icmp:
-        return replace(turned, icmp_type=0 if packet.family == 4 else 129)
-    if packet.protocol == TCP:
-        return replace(turned, tcp_flags=SYN | ACK, seq=5000, ack=packet.seq + 1)
-    return turned if packet.protocol == UDP else replace(turned, sctp_chunks=(2,), vtag=packet.init_tag or packet.vtag)
 
 
 # ---------------------------------------------------------------------- steps

@@ -16,6 +16,7 @@ from dataplane.packet import Packet
 from dataplane.packet_text import make_packet
 from dataplane.proxy.compile import service_map
 from dataplane.proxy.endpoints import Endpoint
+from dataplane.proxy.network import addresses_of
 from dataplane.proxy.serviceport import ServicePort
 from dataplane.rules.network import Link
 from dataplane.rules.nodestate import NodeState
@@ -125,6 +126,10 @@ def _beside(subject: Subject) -> Iterator[Frontend]:
         yield one._replace(kind=PING, protocol=icmp, port=0)
 
 
+def _of_family(node: Node, family: int) -> list[tuple[int, int]]:
+    return [one for one in addresses_of(node) if one[0] == family]
+
+
 def _node_addresses(subject: Subject) -> tuple[list[int], list[int]]:
     """This node's own, on whatever links the Services' are not, and the other nodes'."""
     services = {one for port in subject.ports for one in (port.cluster_ip, *port.external_ips, *port.vips)}
@@ -133,18 +138,8 @@ def _node_addresses(subject: Subject) -> tuple[list[int], list[int]]:
         one.local for link in links for one in link.addresses
         if one.family == subject.family and not ip_address(format_address(one.family, one.local)).is_link_local and format_address(one.family, one.local) not in services
     ]  # fmt: skip
-    others = [parsed[1] for node in subject.cluster.nodes if node.name != subject.node.name for parsed in _parsed(node, subject.family)]
+    others = [parsed[1] for node in subject.cluster.nodes if node.name != subject.node.name for parsed in _of_family(node, subject.family)]
     return own, [one for one in others if one not in own]
-
-
-def _parsed(node: Node, family: int) -> Iterator[tuple[int, int]]:
-    for one in node.addresses:
-        try:
-            found = parse_address(one.address)
-        except ValueError:
-            continue  # a host name
-        if found[0] == family:
-            yield found
 
 
 # ---------------------------------------------------------------------- vantages
@@ -154,12 +149,12 @@ def _clients(subject: Subject, fib: Fib) -> Iterator[tuple[str, int]]:
     """The addresses from which is asked, but for the endpoint itself, this node and its loopback."""
     family = subject.family
     taken = {parse_address(one)[1] for port in subject.ports for one in (port.cluster_ip, *port.external_ips, *port.vips)}
-    taken |= {parsed[1] for node in subject.cluster.nodes for parsed in _parsed(node, family)}
+    taken |= {parsed[1] for node in subject.cluster.nodes for parsed in _of_family(node, family)}
     taken |= {parse_address(one.ip)[1] for found in subject.endpoints.values() for one in found}
     taken |= {one.local for link in subject.network.links for one in link.addresses if one.family == family}
     taken |= {hop.gateway for route in (subject.network.routes4 if family == 4 else subject.network.routes6) or () for hop in route.nexthops if hop.gateway}
     yield CLIENT, next((value for value in (parse_address(text)[1] for text in _FAR[family]) if value not in taken), 0)
-    primary = next((value for _, value in _parsed(subject.node, family)), None)
+    primary = next((value for _, value in _of_family(subject.node, family)), None)
     owner = fib.owner(family, primary) if primary is not None else None
     for one in owner.addresses if owner is not None else ():
         if one.local == primary and one.prefixlen < (31 if family == 4 else 127):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from dataplane.compare.fates import Outcome, Step, outcomes, parting
 from dataplane.compare.known import Case, known_issue
 from dataplane.compare.probes import Probe, Subject, probes
 from dataplane.engine.netns import Netns
-from dataplane.inet import parse_address
+from dataplane.proxy.network import addresses_of
 from dataplane.rules.nodestate import NodeState
 
 
@@ -46,7 +46,7 @@ def compare(variants: Sequence[Variant], subjects: Sequence[Subject]) -> Compari
     found = Comparison(tuple(one.name for one in variants))
     for subject in subjects:
         ports = {port.name: port for port in subject.ports}
-        addresses = frozenset(_addresses_of_nodes(subject))
+        addresses = frozenset(address for node in subject.cluster.nodes for family, address in addresses_of(node) if family == subject.family)
         found.services += len({(port.namespace, port.service) for port in subject.ports})
         for probe in probes(subject):
             found.probes += 1
@@ -66,17 +66,6 @@ def _parts(seen: Mapping[str, tuple[Outcome, ...]]) -> dict[str, Step | None]:
     a, b = next((pair for pair in pairs if pair[0].fate.where == pair[1].fate.where), pairs[0])
     left, right = parting(a.trace, b.trace)
     return {names[0]: left, other: right}
-
-
-def _addresses_of_nodes(subject: Subject) -> Iterator[int]:
-    for node in subject.cluster.nodes:
-        for one in node.addresses:
-            try:
-                family, value = parse_address(one.address)
-            except ValueError:
-                continue
-            if family == subject.family:
-                yield value
 
 
 class Group(NamedTuple):

@@ -28,7 +28,7 @@ def plain_network(node: Node, nodes: Sequence[Node], links: Sequence[Link] | Non
     routes: dict[int, list[Route]] = {
         4: list(kernel_routes4(given)), 6: list(kernel_routes6(given, forwarding=True)),
     }  # fmt: skip
-    taken = {address for other in nodes for address in _addresses(other)}
+    taken = {address for other in nodes for address in addresses_of(other)}
     for other in nodes:
         if other.name != node.name:
             for family, route in _routes_to(other, gateways):
@@ -43,13 +43,14 @@ def plain_network(node: Node, nodes: Sequence[Node], links: Sequence[Link] | Non
     return NodeState(links=given, routes4=tuple(routes[4]), routes6=tuple(routes[6]), sysctls=sysctls)
 
 
-def _addresses(node: Node) -> list[tuple[int, int]]:
+def addresses_of(node: Node) -> list[tuple[int, int]]:
+    """The node's addresses as (family, value), in the order of its status; names are left out."""
     found = [sloppy_address(one.address) for one in node.addresses if one.type in ("InternalIP", "ExternalIP")]
     return [one for one in found if one is not None]
 
 
 def _links(node: Node) -> tuple[Link, ...]:
-    outside = Link(2, "eth0", addresses=tuple(Address(f, a, _NODE_LENGTH[f]) for f, a in _addresses(node)), mac=_mac(node, 2))
+    outside = Link(2, "eth0", addresses=tuple(Address(f, a, _NODE_LENGTH[f]) for f, a in addresses_of(node)), mac=_mac(node, 2))
     cidrs = [cidr for text in node.pod_cidrs if (cidr := sloppy_cidr(text)) is not None]
     if not cidrs:
         return LOOPBACK, outside
@@ -78,7 +79,7 @@ def _subnets(links: Sequence[Link], name: str) -> dict[int, Prefix]:
 def _routes_to(other: Node, subnets: dict[int, Prefix]) -> list[tuple[int, Route]]:
     """The other node's pods by its address, where that address is on a common subnet."""
     made: list[tuple[int, Route]] = []
-    gateways = dict(reversed(_addresses(other)))
+    gateways = dict(reversed(addresses_of(other)))
     for text in other.pod_cidrs:
         cidr = sloppy_cidr(text)
         gateway = gateways.get(cidr.family) if cidr is not None else None
