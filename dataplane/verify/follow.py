@@ -85,7 +85,8 @@ class Follower:
         self._scripts: dict[int, Script] = {}
         self._roots: dict[int, int] = {}
         self._worlds: dict[int, list[World]] = {}
-        self._counts_rates = any(_RATES.search(text) for text in _texts_of(netns.state))
+        #: Tables (family, name) with rules that count per time: there a jiffy decides which rule is met.
+        self.rated = frozenset(place for place, text in _texts_of(netns.state) if _RATES.search(text))
         self._begin = World(netns.kernel.conntrack, netns.kernel.memory)
         self._causes: dict[int, _Cause] = {}
         #: How often each rule was met: at least, and at most (where the kernel's way is not known for certain).
@@ -121,7 +122,7 @@ class Follower:
         did = kernel["outcomes"][0]
         self._drawn = (self._drawn + _STRIDE) % 65536
         at = kernel.get("at", 0.0)
-        moments = (at, kernel.get("until", at), *((at + _JIFFY, max(0.0, at - _JIFFY)) if self._counts_rates else ()))
+        moments = (at, kernel.get("until", at), *((at + _JIFFY, max(0.0, at - _JIFFY)) if self.rated else ()))
         for moment in dict.fromkeys(moments):
             before = self._walks(sent, worlds, moment, did)
             fitting = before.fitting
@@ -246,10 +247,10 @@ class Follower:
         self.most.update(most)
 
 
-def _texts_of(state: NodeState) -> Iterator[str]:
+def _texts_of(state: NodeState) -> Iterator[tuple[tuple[int, str], str]]:
     for xtables in (state.iptables, state.ip6tables):
         for table in xtables.tables.values():
-            yield written(xtables, table)
+            yield (xtables.family, table.name), written(xtables, table)
 
 
 def _copy(world: World) -> World:
