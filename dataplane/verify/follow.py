@@ -30,7 +30,7 @@ from dataplane.verify.modelled import modelled
 
 _MOST_WORLDS: Final = 16
 _JIFFY: Final = 0.01  # seconds: the kernel's clock is as coarse as that, and nobody knows when it ticks
-_RATES: Final = re.compile(r"-m (?:limit|hashlimit|recent) ")
+_RATES: Final = re.compile(r"-m (?:limit|hashlimit) ")
 _STRIDE: Final = 7919  # every packet draws another port, as in the kernel: what is told apart there is told apart here
 _ROUND: Final = 64512  # ports in the usual range: so many numbers further is the same port
 _DRAWS: Final = 8  # random ports that one packet may ask for
