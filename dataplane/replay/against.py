@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from dataplane.compare.fates import Step, fate_of, parting
+from dataplane.compare.fates import fate_of, parting
 from dataplane.packet import describe
 from dataplane.render.text import render
 from dataplane.replay.walk import Replayed
-from dataplane.trace import Trace
 
 
 class Change(NamedTuple):
@@ -52,12 +51,8 @@ def text(found: list[Change], names: tuple[str, str], packets: int) -> Iterator[
         if one.trace is None or other.trace is None or one.packet is None:
             continue
         yield f"   first: packet {one.number}, {describe(one.packet)}"
-        for name, step in zip(names, _parts(one.trace, other.trace), strict=True):
+        for name, step in zip(names, parting(one.trace, other.trace), strict=True):
             yield f"   parts {name}: {step if step is not None else 'its end, a step before'}"
         for name, side in ((names[0], one.trace), (names[1], other.trace)):
             yield f"   {name}:"
             yield from (f"     {line}".rstrip() for line in render(side).splitlines())
-
-
-def _parts(one: Trace, other: Trace) -> tuple[Step | None, Step | None]:
-    return parting(one, other)

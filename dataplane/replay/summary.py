@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from dataplane.inet import format_address, format_endpoint
+from dataplane.inet import format_address
 from dataplane.packet import Packet, describe
 from dataplane.render.text import service_of
 from dataplane.replay.walk import Replayed
@@ -168,8 +168,3 @@ def flow_rows(summary: Summary) -> Iterator[dict[str, Any]]:  # Any: JSON
             "dst": format_address(key.family, key.daddr), "dport": key.dport, "verdict": flow.verdict, "service": flow.service or None,
             "packets": flow.packets, "bytes": flow.octets, "first": flow.first / 1e9, "last": flow.last / 1e9,
         }  # fmt: skip
-
-
-def endpoint_text(packet: Packet) -> str:
-    """``address:port`` of the destination."""
-    return format_endpoint(packet.family, packet.daddr, packet.dport) if packet.dport else format_address(packet.family, packet.daddr)
