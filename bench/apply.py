@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 
 from dataplane.adapters import namespaces, tools
 from dataplane.adapters.apply import apply, cleanup
@@ -39,7 +38,7 @@ def main() -> None:
             began = time.perf_counter()
             state = compile_node(cluster, cluster.nodes[0], configuration=CONFIG, families=[4]).state
             compiled = time.perf_counter() - began
-            done = apply(replace(state, sysctls={}), NAME)
+            done = apply(state._replace(sysctls={}), NAME)
             whole = time.perf_counter() - began
             native = sum(spent.values())
             anchor = ", ".join(f"{tool} {seconds:.2f} s" for tool, seconds in sorted(spent.items()) if seconds > 0.05)

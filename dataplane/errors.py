@@ -7,15 +7,14 @@ Knows nothing about formats or about the command line (which turns these into ex
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
 class DataplaneError(Exception):
     """Base of every error that is reported to a user as one clear message, without a traceback."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong with an input.
 
     ``file`` is the name as the user gave it (``-`` for standard input), ``line`` and ``column`` count from 1,
@@ -40,7 +39,7 @@ class Problem:
 
     def within(self, *, file: str, line: int | None = None) -> Problem:
         """The same problem, placed in a file (and at a line, where none was known)."""
-        return replace(self, file=file, line=self.line if self.line is not None else line)
+        return self._replace(file=file, line=self.line if self.line is not None else line)
 
 
 class InputError(DataplaneError):

@@ -6,8 +6,7 @@ packets are turned into Packets by adapters, captures by replay. Units: lengths 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from dataplane.inet import ICMP, ICMPV6, PROTOCOL_NAMES, SCTP, TCP, format_address
 
@@ -22,8 +21,7 @@ CWR: Final = 0x80
 FLAG_LETTERS: Final = "FSRPAUEC"  # bit 0 upward
 
 
-@dataclass(frozen=True, slots=True)
-class TcpOptions:
+class TcpOptions(NamedTuple):
     """The options of a SYN that connection tracking remembers; ``sack`` is the list of (left, right) edges."""
 
     mss: int | None = None
@@ -34,8 +32,7 @@ class TcpOptions:
     other: tuple[int, ...] = ()  # kinds of further options
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(NamedTuple):
     """An IPv4 or IPv6 packet. Addresses are ints; ports are 0 where the protocol has none.
 
     ICMP: ``icmp_type``, ``icmp_code``, ``icmp_id`` (echo and the like) or ``inner`` (the packet that an error is about).
@@ -84,12 +81,12 @@ class Packet:
 
 def answer_to(packet: Packet) -> Packet:
     """What whoever gets a packet says to it: a SYN-ACK (an ACK to what is no SYN), an INIT ACK, an echo reply, a datagram back."""
-    turned = replace(packet, saddr=packet.daddr, daddr=packet.saddr, sport=packet.dport, dport=packet.sport, ttl=64)
+    turned = packet._replace(saddr=packet.daddr, daddr=packet.saddr, sport=packet.dport, dport=packet.sport, ttl=64)
     if packet.is_icmp:
-        return replace(turned, icmp_type=0 if packet.family == 4 else 129)
+        return turned._replace(icmp_type=0 if packet.family == 4 else 129)
     if packet.protocol == TCP:
-        return replace(turned, tcp_flags=SYN | ACK if packet.tcp_flags & SYN else ACK, seq=5000, ack=packet.seq + 1)
-    return replace(turned, sctp_chunks=(2,), vtag=packet.init_tag or packet.vtag) if packet.protocol == SCTP else turned
+        return turned._replace(tcp_flags=SYN | ACK if packet.tcp_flags & SYN else ACK, seq=5000, ack=packet.seq + 1)
+    return turned._replace(sctp_chunks=(2,), vtag=packet.init_tag or packet.vtag) if packet.protocol == SCTP else turned
 
 
 def flag_letters(flags: int) -> str:

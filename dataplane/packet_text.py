@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from dataplane.errors import ParseError, Problem
@@ -33,8 +32,7 @@ _NUMBERS: Final[Mapping[str, tuple[int, frozenset[int]]]] = {
 _OPTIONS: Final = ("flags", "type", "mac", "physin", *_NUMBERS)
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
+class Described(NamedTuple):
     """A packet and what comes with it: mark, sending user, source MAC, bridge port."""
 
     packet: Packet

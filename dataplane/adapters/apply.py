@@ -87,8 +87,7 @@ def apply_host(want: NodeState | None, *, dry_run: bool = False, say: Callable[[
     with namespaces.alone("@host", say=say):
         have = observe(None, like)
         sets = {name: one for name, one in have.ipsets.sets.items() if not name.startswith("KUBE-")}
-        target = replace(
-            have,
+        target = have._replace(
             iptables=with_kube_rules(have.iptables, want.iptables if want is not None else None),
             ip6tables=with_kube_rules(have.ip6tables, want.ip6tables if want is not None else None),
             ipsets=IPSets({**sets, **{name: one for name, one in like.ipsets.sets.items() if name.startswith("KUBE-")}}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 from dataplane.compare.probes import NODE, Probe
@@ -81,7 +80,7 @@ def _with_source(netns: Netns, probe: Probe) -> Packet | None:
     flow = Flow(packet.family, packet.daddr)
     found = netns.kernel.fib.lookup(flow)
     source = netns.kernel.fib.source_address(flow, found) if found.error is None else None
-    return replace(packet, saddr=source) if source is not None else None
+    return packet._replace(saddr=source) if source is not None else None
 
 
 def _walk(netns: Netns, packet: Packet, indev: str | None, choices: Choices) -> Trace:

@@ -10,7 +10,6 @@ Source: net/netfilter/ipvs/ip_vs_core.c.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dataplane.engine import defrag, ipvs_xmit, reject
@@ -304,7 +303,7 @@ class IPVSHooks:
             old = skb.saddr, 0
             skb.saddr = conn.virtual[0]
             port = conn.virtual[1] if skb.inner.protocol in ipvs_xmit.PORTS else skb.inner.dport
-            skb.inner = replace(skb.inner, daddr=conn.virtual[0], dport=port)
+            skb.inner = skb.inner._replace(daddr=conn.virtual[0], dport=port)
             self._kernel.events.append(NatEvent("SNAT", skb.family, old, (skb.saddr, 0), "ICMP error and the packet quoted in it"))
             refused = self._routed_anew(skb, state)
             if refused is not None:

@@ -8,7 +8,6 @@ Source: net/netfilter/ipvs/ip_vs_xmit.c, ip_vs_nfct.c.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from dataplane.engine import reject
@@ -86,7 +85,7 @@ def _masquerade(kernel: Kernel, skb: Skb, conn: IPVSConn, state: HookState, *, e
     if error:
         assert skb.inner is not None
         port = conn.real[1] if skb.inner.protocol in PORTS else skb.inner.sport
-        skb.inner = replace(skb.inner, saddr=conn.real[0], sport=port)
+        skb.inner = skb.inner._replace(saddr=conn.real[0], sport=port)
     elif skb.protocol in PORTS:
         skb.dport = conn.real[1]
     kernel.events.append(NatEvent("DNAT", skb.family, old, (skb.daddr, skb.dport), "ICMP error and the packet quoted in it" if error else ""))

@@ -8,7 +8,6 @@ argument: this file knows no rules. Source: net/netfilter/nf_nat_core.c, nf_nat_
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dataplane.engine.conntrack import Conn, inverse, is_reply
@@ -342,5 +341,5 @@ def _rewrite_quoted(inner: Packet, target: Tuple, *, source: bool) -> Packet:
     elif inner.protocol in _PORTS:
         ports["sport" if source else "dport"] = target.sport if source else target.dport
     if source:
-        return replace(inner, saddr=target.src, **ports)
-    return replace(inner, daddr=target.dst, **ports)
+        return inner._replace(saddr=target.src, **ports)
+    return inner._replace(daddr=target.dst, **ports)

@@ -7,7 +7,6 @@ back Traces. State (connections, recent lists, buckets) is shared between packet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -157,7 +156,7 @@ class Netns:
     def program_ipvs(self, ipvs: IPVS) -> None:
         """Other virtual servers from now on, as if ipvsadm had been told of what changed; connections stay."""
         self.ipvs.program(ipvs)
-        self.state = replace(self.state, ipvs=ipvs)
+        self.state = self.state._replace(ipvs=ipvs)
         self._register_ipvs(self.ipvs.services.families)
 
     # ------------------------------------------------------------------ walks

@@ -25,8 +25,7 @@ CT_RELATED_REPLY = 4
 CT_UNTRACKED = 7
 CT_ATTACHED = -1  # an answer to a packet without a connection: INVALID, but -j CT leaves it alone (nf_conntrack_attach)
 
-_PACKET_FIELDS = tuple(Packet.__dataclass_fields__)
-_fields_of = attrgetter(*_PACKET_FIELDS)
+_fields_of = attrgetter(*Packet._fields)
 
 
 class Skb:
@@ -83,7 +82,7 @@ class Skb:
             self.tos, self.length, self.ip_id, self.dont_fragment, self.more_fragments, self.fragment_offset,
             self.ip_options, self.tcp_flags, self.seq, self.ack, self.window, self.tcp_options, self.payload,
             self.icmp_type, self.icmp_code, self.icmp_id, self.icmp_info, self.inner, self.sctp_chunks, self.vtag, self.spi, self.bad_checksum, self.init_tag,
-        ) = _fields_of(packet)  # fmt: skip
+        ) = packet  # fmt: skip
         self.mark = mark
         self.priority = 0
         self.indev = indev
@@ -115,4 +114,4 @@ class Skb:
 
     def packet(self) -> Packet:
         """The header fields as they are now."""
-        return Packet(*_fields_of(self))
+        return Packet._make(_fields_of(self))

@@ -8,7 +8,6 @@ sockets. Source: net/netfilter/xt_*.c, net/ipv4/netfilter/ipt_*.c of the same na
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from dataplane.engine.bind import Bind, TargetFunction
@@ -238,7 +237,7 @@ def _tcpoptstrip(target: Target, bind: Bind) -> TargetFunction:  # noqa: ARG001
     def function(skb: Skb, state: HookState) -> Verdict | None:  # noqa: ARG001
         options = skb.tcp_options
         if skb.protocol == TCP and not skb.fragment_offset and options is not None:
-            skb.tcp_options = replace(options, other=tuple(kind for kind in options.other if kind not in kinds), **fields)
+            skb.tcp_options = options._replace(other=tuple(kind for kind in options.other if kind not in kinds), **fields)
         return None
 
     return function
@@ -268,9 +267,9 @@ def _tcpmss(target: Target, bind: Bind) -> TargetFunction:
         options = skb.tcp_options or TcpOptions()
         if options.mss is not None:
             if options.mss > mss:
-                skb.tcp_options = replace(options, mss=mss)
+                skb.tcp_options = options._replace(mss=mss)
         elif not skb.payload:
-            skb.tcp_options = replace(options, mss=min(mss, _DEFAULT_MSS[skb.family]))
+            skb.tcp_options = options._replace(mss=min(mss, _DEFAULT_MSS[skb.family]))
             skb.length += 4 if skb.length else 0
         return None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import NamedTuple
 
 from dataplane.errors import UnsupportedError
@@ -63,8 +62,7 @@ def compile_node(
     for family in chosen:
         texts[family], more = restore_text(cluster, node, config, base.links, family)
         notes += more
-    state = replace(
-        base,
+    state = base._replace(
         iptables=_state(texts.get(4), 4) or base.iptables,
         ip6tables=_state(texts.get(6), 6) or base.ip6tables,
     )
@@ -76,7 +74,7 @@ def _with_sysctls(state: NodeState, config: KubeProxyConfiguration) -> NodeState
     written = {"net.ipv4.conf.all.route_localnet": "1" if config.iptables_localhost_node_ports else "0"}
     if config.conntrack_tcp_be_liberal:
         written["net.netfilter.nf_conntrack_tcp_be_liberal"] = "1"
-    return replace(state, sysctls={**state.sysctls, **written})
+    return state._replace(sysctls={**state.sysctls, **written})
 
 
 @contextmanager

@@ -9,7 +9,7 @@ starts with an empty one, and its first sync gives weight 1 back. Source: pkg/pr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from dataplane.inet import TCP
@@ -51,7 +51,7 @@ def sync(before: Termination, wanted: Sequence[VirtualServer], connections: Mapp
         ends, dropped = _real_servers(one, old, connections, list_before, first=first)
         draining |= {(one.key, end[:3]) for end in dropped}
         draining -= {(one.key, end[:3]) for end in one.servers}
-        servers.append(replace(one, servers=tuple(ends)))
+        servers.append(one._replace(servers=tuple(ends)))
     return Termination(tuple(servers), _present(draining, servers), before.next_check)
 
 
@@ -61,7 +61,7 @@ def check(before: Termination, connections: Mapping[Name, int], now: float) -> T
         return before
     done = {name for name in before.draining if not connections.get(name)}
     servers = tuple(
-        replace(one, servers=tuple(end for end in one.servers if (one.key, end[:3]) not in done)) if any(key == one.key for key, _ in done) else one
+        one._replace(servers=tuple(end for end in one.servers if (one.key, end[:3]) not in done)) if any(key == one.key for key, _ in done) else one
         for one in before.servers
     )
     passed = (now - before.next_check) // CHECK_INTERVAL

@@ -85,8 +85,7 @@ def programmed(base: NodeState, config: KubeProxyConfiguration, wanted: dict[int
     for family, one in wanted.items():
         sets |= ip_sets(one.members, family)
         servers += kept(base.ipvs, one, family, config.ipvs_exclude_cidrs)
-    return replace(
-        base, links=links, ipsets=IPSets(sets), ipvs=IPVS(tuple(servers), _timeouts(config, base.ipvs.timeouts)),
+    return base._replace(links=links, ipsets=IPSets(sets), ipvs=IPVS(tuple(servers), _timeouts(config, base.ipvs.timeouts)),
         routes4=_with_routes(base.routes4, links, 4), routes6=_with_routes(base.routes6, links, 6),
         iptables=xtables_of(texts[4], 4) if 4 in texts else base.iptables,
         ip6tables=xtables_of(texts[6], 6) if 6 in texts else base.ip6tables,

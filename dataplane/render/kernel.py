@@ -6,7 +6,6 @@ has the number after the last rule, and so has the end of a user's chain, which 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from dataplane.inet import PROTOCOL_NAMES, format_address
@@ -32,7 +31,7 @@ def render_trace(trace: Trace) -> str:
         elif isinstance(event, ChangeEvent) and event.field == "mark":
             mark = event.new
         elif isinstance(event, ChangeEvent) and event.field == "ttl":
-            packet = replace(packet, ttl=event.new)
+            packet = packet._replace(ttl=event.new)
         elif isinstance(event, RuleEvent):
             lines.append(_line(event.ref, "rule", devices, packet, mark))
         elif isinstance(event, PolicyEvent):
@@ -42,8 +41,8 @@ def render_trace(trace: Trace) -> str:
 
 def _rewritten(packet: Packet, event: NatEvent) -> Packet:
     if event.kind == "SNAT":
-        return replace(packet, saddr=event.new[0], sport=event.new[1])
-    return replace(packet, daddr=event.new[0], dport=event.new[1])
+        return packet._replace(saddr=event.new[0], sport=event.new[1])
+    return packet._replace(daddr=event.new[0], dport=event.new[1])
 
 
 def _line(ref: RuleRef, kind: str, devices: tuple[str, str], packet: Packet, mark: int) -> str:

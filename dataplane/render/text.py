@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
@@ -181,9 +181,9 @@ class _Steps:
 
     def _rewritten(self, event: NatEvent) -> Iterator[str]:
         if event.kind == "SNAT":
-            self.flow = replace(self.flow, saddr=event.new[0], sport=event.new[1] if self.flow.sport else 0)
+            self.flow = self.flow._replace(saddr=event.new[0], sport=event.new[1] if self.flow.sport else 0)
         else:
-            self.flow = replace(self.flow, daddr=event.new[0], dport=event.new[1] if self.flow.dport else 0)
+            self.flow = self.flow._replace(daddr=event.new[0], dport=event.new[1] if self.flow.dport else 0)
         yield f"    Flow now: {describe(self.flow)}"
 
     def _headed(self) -> Iterator[str]:

@@ -6,7 +6,6 @@ The definition: whatever is faster must say the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from dataplane.captures import wire
@@ -118,7 +117,7 @@ def _one(netns: Netns, number: int, record: Record, interface: Interface, entran
         return Replayed(number, record, offset=frame.offset, why=str(error))
     wrong = wire.checksum_is_wrong(data, packet)
     if wrong and verify:
-        packet = replace(packet, bad_checksum=True)
+        packet = packet._replace(bad_checksum=True)
     trace = netns.send(packet, choices=choices) if indev is None else netns.receive(packet, indev, choices=choices)
     out = b""
     if trace.verdict in ("forward", "local"):

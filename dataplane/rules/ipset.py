@@ -6,7 +6,6 @@ Source: net/netfilter/ipset/, ipset(8).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dataplane.inet import Prefix
@@ -28,8 +27,7 @@ class PortElement(NamedTuple):
 Element = Prefix | PortElement | int | str
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One member. ``elements`` has one item a dimension (in bitmap:ip,mac the MAC may be missing: not learnt yet).
 
     ``options`` are timeout, nomatch, wildcard, packets, bytes, comment, skbmark … as text, None for the bare words.
@@ -44,8 +42,7 @@ class Entry:
         return any(name == "nomatch" for name, _ in self.options)
 
 
-@dataclass(frozen=True, slots=True)
-class IPSet:
+class IPSet(NamedTuple):
     """``type`` is e.g. ``hash:ip,port``; ``options`` is the rest of the create line in order (hashsize, range, timeout …).
 
     The family is a field, not an option; bitmaps are always IPv4, and bitmap:port, hash:mac and list:set have none (4 here).
@@ -63,6 +60,5 @@ class IPSet:
         return tuple(self.type.partition(":")[2].split(","))
 
 
-@dataclass(frozen=True, slots=True)
-class IPSets:
-    sets: Mapping[str, IPSet] = field(default_factory=dict)
+class IPSets(NamedTuple):
+    sets: Mapping[str, IPSet] = {}

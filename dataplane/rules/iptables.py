@@ -136,10 +136,9 @@ class Chain:
     counters: Counters = field(default=Counters(), compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     name: str
-    chains: Mapping[str, Chain] = field(default_factory=dict)
+    chains: Mapping[str, Chain] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ Source: include/uapi/linux/ip_vs.h, ipvsadm(8) 1.31.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, IntFlag
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -68,8 +67,7 @@ class RealServer(NamedTuple):
     tunnel: Tunnel | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class VirtualServer:
+class VirtualServer(NamedTuple):
     """A service. With ``fwmark`` (not 0) it takes packets by their mark: protocol, address and port are then 0.
 
     ``persistence`` is in seconds, None for no persistence; ``netmask`` groups its clients (an IPv4 mask, of IPv6 the prefix's mask);
@@ -106,8 +104,7 @@ class Timeouts(NamedTuple):
 DEFAULT_TIMEOUTS: Final = Timeouts()
 
 
-@dataclass(frozen=True, slots=True)
-class IPVS:
+class IPVS(NamedTuple):
     """All virtual servers of a node, in the order in which they were read or are to be printed."""
 
     servers: tuple[VirtualServer, ...] = ()

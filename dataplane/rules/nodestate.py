@@ -6,7 +6,7 @@ It joins everything: the compiler makes one, the native formats read and print o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dataplane.rules.ipset import IPSets
 from dataplane.rules.iptables import Xtables
@@ -23,8 +23,7 @@ LOOPBACK = Link(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class NodeState:
+class NodeState(NamedTuple):
     """``routes`` and ``rules`` are None for a family of which nothing was said: the engine then derives the kernel's own."""
 
     links: tuple[Link, ...] = (LOOPBACK,)
@@ -32,11 +31,11 @@ class NodeState:
     routes6: tuple[Route, ...] | None = None
     rules4: tuple[RoutingRule, ...] | None = None
     rules6: tuple[RoutingRule, ...] | None = None
-    sysctls: Mapping[str, str] = field(default_factory=dict)
-    iptables: Xtables = field(default_factory=lambda: Xtables(4))
-    ip6tables: Xtables = field(default_factory=lambda: Xtables(6))
-    ipsets: IPSets = field(default_factory=IPSets)
-    ipvs: IPVS = field(default_factory=IPVS)
+    sysctls: Mapping[str, str] = {}
+    iptables: Xtables = Xtables(4)
+    ip6tables: Xtables = Xtables(6)
+    ipsets: IPSets = IPSets()
+    ipvs: IPVS = IPVS()
     connections: tuple[Connection, ...] = ()
 
     def xtables(self, family: int) -> Xtables:

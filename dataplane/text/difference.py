@@ -7,7 +7,6 @@ what differs is deleted and inserted, by position.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from difflib import SequenceMatcher
 from typing import Final, NamedTuple
 
@@ -74,7 +73,7 @@ def _sysctls(state: NodeState, other: NodeState) -> list[str]:
 
 def _lasting(sets: IPSets) -> IPSets:
     """The sets without what the kernel chooses by itself."""
-    return IPSets({name: replace(one, options=_fixed(one)) for name, one in sets.sets.items()})
+    return IPSets({name: one._replace(options=_fixed(one)) for name, one in sets.sets.items()})
 
 
 def _set_lines(sets: IPSets) -> list[str]:

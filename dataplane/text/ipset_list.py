@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from dataplane.errors import Problem
 from dataplane.rules.ipset import IPSet, IPSets
@@ -22,12 +22,11 @@ _COUNTS: Final = ("Revision", "Size in memory", "References", "Number of entries
 _FIELDS: Final = ("Name", "Type", "Revision", "Header", "Size in memory", "References", "Number of entries", "Members")
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """``facts`` are the numbers that the list tells of each set, by their titles; a set that nobody listed has none."""
 
     sets: IPSets
-    facts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, int]] = {}
     warnings: tuple[Problem, ...] = ()
 
 

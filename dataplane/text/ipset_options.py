@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from dataplane.inet import BITS, format_address, mask_of
 from dataplane.text.ipset_elements import ElementError, expand, parse_host, parse_number
@@ -19,8 +18,7 @@ _SIZES: Final = ("hashsize", "maxelem")
 _MASKS: Final = ("netmask", "bitmask")
 
 
-@dataclass(frozen=True, slots=True)
-class SetType:
+class SetType(NamedTuple):
     """``kinds`` are the dimensions (see ipset_elements.expand), the last ``optional`` of which may be missing.
 
     ``create`` are the options of the create line in the order of ``ipset save``; ``flags`` the bare words of an add line.

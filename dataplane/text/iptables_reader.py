@@ -9,7 +9,7 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Final
+from typing import Final, NamedTuple
 
 from dataplane.inet import PROTOCOL_NAMES, Prefix
 from dataplane.rules.iptables import Counters, Jump, Match, Negatable, Option, Rule, Target
@@ -40,8 +40,7 @@ OTHER_TARGETS: Final = frozenset((
 ))  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """One word of a line and where it begins (column from 1)."""
 
     text: str

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from socket import inet_aton
 from typing import Final
 
@@ -127,7 +126,7 @@ class _Reader:
 
     def frozen(self, key: Key) -> VirtualServer:
         servers = self.servers.get(key)
-        return replace(self.services[key], servers=tuple(servers.values())) if servers else self.services[key]
+        return self.services[key]._replace(servers=tuple(servers.values())) if servers else self.services[key]
 
     def read(self, text: str) -> None:
         """Carry out one line. LineError."""
@@ -241,8 +240,8 @@ def in_printed_order(ipvs: IPVS) -> IPVS:
     def of_service(one: VirtualServer) -> tuple[int, ...]:
         return signed(one.fwmark), one.family, one.protocol, *_rotated(one.address, starts[one.family]), one.port
 
-    made = (replace(one, servers=tuple(sorted(one.servers, key=of_end))) if len(one.servers) > 1 else one for one in ipvs.servers)
-    return replace(ipvs, servers=tuple(sorted(made, key=of_service)))
+    made = (one._replace(servers=tuple(sorted(one.servers, key=of_end))) if len(one.servers) > 1 else one for one in ipvs.servers)
+    return ipvs._replace(servers=tuple(sorted(made, key=of_service)))
 
 
 _Starts = tuple[int | None, ...]

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from dataplane.inet import SCTP, TCP, UDP, format_endpoint
 from dataplane.rules.ipvs import IPVS, Forwarding, RealServer, Tunnel, VirtualServer
@@ -29,14 +28,13 @@ _METHOD_OPTIONS: Final = {"Masq": "masquerading", "Tunnel": "ipip", "Route": "ga
 _WORD: Final = re.compile(r"\S+")
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """``connections``: active and inactive ones by the positions of virtual and real server. ``size`` is the connection table's,
     None where there was no header.
     """
 
     ipvs: IPVS
-    connections: Mapping[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    connections: Mapping[tuple[int, int], tuple[int, int]] = {}
     size: int | None = 4096
     version: str = VERSION
 
@@ -63,7 +61,7 @@ def parse_list(text: str, *, file: str | None = None) -> Listing:
         except LineError as error:
             problems.add(str(error), line=number, column=error.column, source=line.rstrip())
     problems.raise_if_any()
-    made = tuple([replace(one, servers=tuple(servers)) for one, servers in zip(reader.services, reader.servers, strict=True)])
+    made = tuple([one._replace(servers=tuple(servers)) for one, servers in zip(reader.services, reader.servers, strict=True)])
     return Listing(IPVS(made), reader.connections, reader.size, reader.version)
 
 

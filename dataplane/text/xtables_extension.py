@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataplane.rules.iptables import Option
 from dataplane.text.xtables_kinds import Kind
@@ -13,8 +13,7 @@ from dataplane.text.xtables_kinds import Kind
 BOTH = (4, 6)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One option. ``hidden`` is the value that save leaves out (of an inverted option too, unless ``shown_inverted``).
 
     ``default`` is filled in where the option is missing. ``required``, ``excludes`` and ``needs`` are what iptables insists on.
@@ -34,8 +33,7 @@ class Row:
     repeated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What an extension may know of its rule: ``protocol`` is None without -p, or with ``! -p``; ``named`` is the one of -p, inverted or not.
 
     ``syn``: -m tcp asks for SYN. ``flavour``: "legacy", "nft", or "" where the rule must only fit one of them.
@@ -91,7 +89,7 @@ def spellings(extension: Extension) -> Mapping[str, str]:
 
 def exclusive(*rows: Row) -> tuple[Row, ...]:
     """Rows of which a rule may have one."""
-    return tuple(replace(row, excludes=(*row.excludes, *(other.name for other in rows if other is not row))) for row in rows)
+    return tuple(row._replace(excludes=(*row.excludes, *(other.name for other in rows if other is not row))) for row in rows)
 
 
 def completed(options: Sequence[Option], extension: Extension, facts: Facts) -> tuple[Option, ...]:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from dataplane.inet import FULL_MASK, PROTOCOL_NUMBERS, Prefix, format_address, parse_address, parse_prefix
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """``words`` is how many arguments the option takes; ``parse`` gets them and the family; ``show`` gives the text after the name."""
 
     name: str

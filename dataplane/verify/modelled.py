@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final
 
@@ -24,7 +23,7 @@ def modelled(sent: Sent) -> Packet:
     number = (sent.packet.reply_to or 0) if sent.packet.again else sent.packet.id
     if not sent.packet.again:
         header = whole.length - 20 - whole.payload
-        return replace(whole, more_fragments=True, length=20 + first, payload=first - header, ip_id=number & 0xFFFF)
+        return whole._replace(more_fragments=True, length=20 + first, payload=first - header, ip_id=number & 0xFFFF)
     rest = whole.length - 20 - first
     return Packet(4, whole.saddr, whole.daddr, whole.protocol, ttl=whole.ttl, tos=whole.tos, length=20 + rest, ip_id=number & 0xFFFF, fragment_offset=first)
 
@@ -44,13 +43,13 @@ def _packet(src: str, dst: str, ttl: int, tos: int, segment: Segment) -> Packet:
         plain = Packet(family, source, target, protocol, ttl=ttl, tos=tos, length=length, payload=segment.length)
         return _icmp(plain, segment)
     plain = Packet(family, source, target, protocol, segment.sport, segment.dport, ttl, tos, length, payload=segment.length)
-    return replace(plain, sctp_chunks=(segment.chunk,), vtag=segment.vtag, init_tag=segment.init_tag) if segment.proto == "sctp" else plain
+    return plain._replace(sctp_chunks=(segment.chunk,), vtag=segment.vtag, init_tag=segment.init_tag) if segment.proto == "sctp" else plain
 
 
 def _icmp(plain: Packet, segment: Segment) -> Packet:
     quoted = segment.quoted
     if quoted is None:
-        return replace(plain, icmp_type=ECHO[plain.family][segment.answer], icmp_id=segment.sport)
+        return plain._replace(icmp_type=ECHO[plain.family][segment.answer], icmp_id=segment.sport)
     inner = _packet(quoted.src, quoted.dst, quoted.ttl, quoted.tos, quoted.segment)
     kind, code = segment.error
-    return replace(plain, icmp_type=kind, icmp_code=code, inner=inner, length=plain.length + inner.length, payload=inner.length)
+    return plain._replace(icmp_type=kind, icmp_code=code, inner=inner, length=plain.length + inner.length, payload=inner.length)

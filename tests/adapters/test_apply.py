@@ -105,7 +105,7 @@ def test_a_changed_state_sends_the_difference_and_keeps_counters(netns):
     assert "[7:700] -A PREROUTING -j ACCEPT" in seen
     extra = print_save(state.iptables).replace("-A KUBE-MARK-MASQ", "-A KUBE-MARK-MASQ -s 10.9.9.9/32 -j RETURN\n-A KUBE-MARK-MASQ", 1)
     extra = extra.replace("*mangle\n", "*mangle\n", 1)
-    changed = replace(state, iptables=parse_save(extra, 4).xtables)
+    changed = state._replace(iptables=parse_save(extra, 4).xtables)
     done = apply(changed, netns)
     assert len(done.steps) == 1
     same(changed, observe(path, changed))
@@ -113,7 +113,7 @@ def test_a_changed_state_sends_the_difference_and_keeps_counters(netns):
 
 def test_what_the_kernel_refuses_leaves_nothing_behind(netns):
     state = compiled(EXTERNAL)
-    wrong = replace(state, iptables=parse_save("*filter\n-A INPUT -m set --match-set NOT-THERE src -j DROP\nCOMMIT\n", 4).xtables)
+    wrong = state._replace(iptables=parse_save("*filter\n-A INPUT -m set --match-set NOT-THERE src -j DROP\nCOMMIT\n", 4).xtables)
     with pytest.raises(ApplyError, match="NOT-THERE"):
         apply(wrong, netns)
     assert not namespaces.exists(netns)

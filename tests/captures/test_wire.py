@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -39,7 +38,7 @@ def test_bytes_are_read_as_scapy_reads_them(name: str) -> None:
     data = bytes(PACKETS[name])
     ours, theirs = wire.read(data), from_scapy(PACKETS[name].__class__(data))
     same = {field: getattr(theirs, field) for field in ("sctp_chunks", "tcp_options", "init_tag", "inner")}
-    assert replace(ours, **same) == theirs
+    assert ours._replace(**same) == theirs
     if name == "tcp":
         assert ours.tcp_options == theirs.tcp_options
     if ours.inner is not None and theirs.inner is not None:
@@ -51,9 +50,9 @@ def test_a_rewritten_packet_has_checksums_that_fit(name: str) -> None:
     data = bytes(PACKETS[name])
     before = wire.read(data)
     target = TO4 if before.family == 4 else TO6
-    after = replace(before, daddr=target, ttl=before.ttl - 1, dport=8080 if before.dport else 0, sport=1234 if before.sport else 0)
+    after = before._replace(daddr=target, ttl=before.ttl - 1, dport=8080 if before.dport else 0, sport=1234 if before.sport else 0)
     if before.inner is not None:
-        after = replace(after, inner=replace(before.inner, saddr=target, sport=8080))
+        after = after._replace(inner=before.inner._replace(saddr=target, sport=8080))
     changed = wire.rewritten(data, before, after)
     again = PACKETS[name].__class__(changed)
     fresh = again.copy()
@@ -70,7 +69,7 @@ def test_a_rewritten_packet_has_checksums_that_fit(name: str) -> None:
     assert (read.daddr, read.ttl, read.dport, read.sport) == (after.daddr, after.ttl, after.dport, after.sport)
     if name == "sctp":
         assert wire.crc32c(changed[20:28] + bytes(4) + changed[32:]) == int.from_bytes(changed[28:32], "little")
-    assert wire.rewritten(changed, read, before if before.inner is None else replace(read, saddr=before.saddr, daddr=before.daddr, ttl=before.ttl, sport=before.sport, dport=before.dport, inner=before.inner)) == data
+    assert wire.rewritten(changed, read, before if before.inner is None else read._replace(saddr=before.saddr, daddr=before.daddr, ttl=before.ttl, sport=before.sport, dport=before.dport, inner=before.inner)) == data
 
 
 @pytest.mark.parametrize("name", ["tcp", "udp", "icmp", "tcp6", "udp6", "echo6"])
@@ -79,7 +78,7 @@ def test_a_checksum_that_was_wrong_stays_wrong(name: str) -> None:
     data[-1] ^= 0x55
     before = wire.read(bytes(data))
     assert wire.checksum_is_wrong(bytes(data), before)
-    changed = wire.rewritten(bytes(data), before, replace(before, daddr=TO4 if before.family == 4 else TO6))
+    changed = wire.rewritten(bytes(data), before, before._replace(daddr=TO4 if before.family == 4 else TO6))
     assert wire.checksum_is_wrong(changed, wire.read(changed))
 
 

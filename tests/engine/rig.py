@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,8 +37,8 @@ FORWARD = HookState(Hook.FORWARD, "eth0", "cni0")
 
 def kernel(sets: str = "", **given: Any) -> Kernel:
     """The kernel of the lab node; ``sets`` as ``ipset save`` prints them, ``given`` is of its state or of the kernel."""
-    fields = {name: value for name, value in given.items() if name in NodeState.__dataclass_fields__}
-    made = Netns(replace(node().state, **{"ipsets": parse_save(sets), **fields})).kernel
+    fields = {name: value for name, value in given.items() if name in NodeState._fields}
+    made = Netns(node().state._replace(**{"ipsets": parse_save(sets), **fields})).kernel
     for name, value in given.items():
         if name not in fields:
             setattr(made, name, value)
@@ -50,9 +49,9 @@ def skb(text: str | Packet = TCP, **fields: Any) -> Skb:
     """A packet that came in by eth0. ``fields`` are those of a Packet or of an Skb."""
     given = lab_packet(text) if isinstance(text, str) else text
     if given.family == 6 and given.is_icmp:
-        given = replace(given, length=48)
-    mine = {name: value for name, value in fields.items() if name in Packet.__dataclass_fields__}
-    made = Skb(replace(given, **mine), indev="eth0")
+        given = given._replace(length=48)
+    mine = {name: value for name, value in fields.items() if name in Packet._fields}
+    made = Skb(given._replace(**mine), indev="eth0")
     for name, value in fields.items():
         if name not in mine:
             setattr(made, name, value)

@@ -78,8 +78,7 @@ def test_route_localnet_lets_loopback_addresses_in():
 
 
 def test_a_mark_given_at_output_changes_the_route():
-    from dataclasses import replace
-
+    
     from dataplane.engine.netns import Netns
     from dataplane.inet import parse_prefix
     from dataplane.rules.network import NextHop, Route, RoutingRule
@@ -87,7 +86,7 @@ def test_a_mark_given_at_output_changes_the_route():
     lab = node("*mangle\n-A OUTPUT -p udp -j MARK --set-mark 5\nCOMMIT\n")
     hop = Route(4, parse_prefix("0.0.0.0/0"), table=100, nexthops=(NextHop(dev="cni0"),))
     rules = (RoutingRule(4, 0, table=255), RoutingRule(4, 100, fwmark=5, fwmask=0xFFFFFFFF, table=100), RoutingRule(4, 32766, table=254))
-    lab = Netns(replace(lab.state, routes4=(*lab.state.routes4, hop), rules4=rules))
+    lab = Netns(lab.state._replace(routes4=(*lab.state.routes4, hop), rules4=rules))
     assert lab.send(packet("udp 192.168.0.11:1 > 8.8.8.8:53")).oif == "cni0"
     assert lab.send(packet("tcp 192.168.0.11:1 > 8.8.8.8:53")).oif == "eth0"
 

@@ -43,8 +43,7 @@ class Node:
         for family, text in texts.items():
             inside.run(f"{_TOOL[family]}-legacy-restore", text=text)
         plain = node().state
-        state = replace(
-            plain, iptables=parse_save(texts[4], 4).xtables, ip6tables=parse_save(texts[6], 6).xtables, ipsets=parse_sets(sets),
+        state = plain._replace(iptables=parse_save(texts[4], 4).xtables, ip6tables=parse_save(texts[6], 6).xtables, ipsets=parse_sets(sets),
             routes4=None, routes6=None, links=tuple(replace(link, mac=_MACS.get(link.name)) for link in plain.links),
         )  # fmt: skip
         self.emulated = Emulated(state)
@@ -55,7 +54,7 @@ class Node:
 
     def receive(self, frame: Any, dev: str = "eth0", **fields: Any) -> tuple[set[Place], set[Place]]:  # Any: scapy's
         """The rules that counted a packet: the kernel's, and the emulator's."""
-        packet = replace(from_scapy(frame), **fields)
+        packet = from_scapy(frame)._replace(**fields)
         self.emulated.kernel.now = self._moment or time.monotonic() - self._began
         ethernet = Ether(src=MAC, dst=_mac_of(packet, dev), type=0x0800 if packet.family == 4 else 0x86DD)
         self._wire.sendto(bytes(ethernet / frame), ("p0" if dev == "eth0" else "p1", 0))

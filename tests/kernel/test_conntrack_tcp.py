@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -160,7 +160,7 @@ class Talk:
         payload = self._pick((0, 6), (1, 1), (100, 1), (1000, 1), (1400, 0.5))
         payload = 0 if flags & (SYN | RST) and choose.random() < 0.9 else payload
         packet = self._segment(side, flags, seq, ack, payload, self._options(flags, you, side))
-        return replace(packet, bad_checksum=choose.random() < 0.003)
+        return packet._replace(bad_checksum=choose.random() < 0.003)
 
     def _flags(self) -> tuple[int, int]:
         choose = self.choose
@@ -214,8 +214,8 @@ class Talk:
     def _segment(self, side: int, flags: int, seq: int, ack: int, payload: int, options: TcpOptions | None) -> Packet:
         ends = (SERVER, CLIENT, TCP, SERVER_PORT, self.sport) if side else (CLIENT, SERVER, TCP, self.sport, SERVER_PORT)
         packet = Packet(4, *ends, tcp_flags=flags, seq=seq, ack=ack, window=self.windows[side], payload=payload)
-        packet = replace(packet, tcp_options=options)
-        return replace(packet, length=len(wire(Sent(packet))))
+        packet = packet._replace(tcp_options=options)
+        return packet._replace(length=len(wire(Sent(packet))))
 
 
 def _end(packet: Packet) -> int:

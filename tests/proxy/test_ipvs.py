@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -91,7 +90,7 @@ def test_strict_arp_is_two_sysctls(strict: bool, arp: tuple[str | None, str | No
 
 def test_old_virtual_servers_go_unless_they_are_excluded_marked_or_of_another_family() -> None:
     before = "-A -t 10.96.9.9:80 -s wlc\n-A -t 172.16.5.5:80 -s wlc\n-A -f 7 -s wlc\n-A -t [fd00::1]:80 -s wlc\n"
-    network = replace(plain_network(NODE, (NODE,)), ipvs=parse_save(before))
+    network = plain_network(NODE, (NODE,))._replace(ipvs=parse_save(before))
     made = compiled(network=network, ipvs_exclude_cidrs=("172.16.0.0/12", "bad", "fd00::/8"))
     assert sorted(line for line in lines(made) if line.startswith("-A")) == [
         "-A -f 7 -s wlc", "-A -t 10.96.0.20:80 -s rr", "-A -t 172.16.5.5:80 -s wlc", "-A -t [fd00::1]:80 -s wlc",
@@ -109,7 +108,7 @@ def test_an_address_of_the_node_is_served_but_not_bound() -> None:
 
 def test_every_bound_address_is_local_though_the_device_is_down() -> None:
     state = compiled(web(external_ips=("203.0.113.5",))).state
-    for given in (state, parse_snapshot(print_snapshot(state))[0], replace(state, routes4=None)):
+    for given in (state, parse_snapshot(print_snapshot(state))[0], state._replace(routes4=None)):
         netns = Netns(given)
         for address in ("203.0.113.5", "10.96.0.20"):
             owner = netns.kernel.fib.owner(4, parse_address(address)[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 import pytest
 
@@ -68,7 +67,7 @@ def test_a_new_process_knows_nothing_of_the_list_and_gives_weight_back() -> None
 
 
 def test_a_virtual_server_that_is_not_wanted_goes_with_all_its_connections() -> None:
-    other = replace(service(7), port=81)
+    other = service(7)._replace(port=81)
     drained = advance(START, [service(1, 3)], {name(2): 5}, 10.0)
     after = advance(drained, [other], {name(2): 5}, 20.0)
     assert (after.servers, after.draining) == ((other,), frozenset())

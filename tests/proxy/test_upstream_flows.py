@@ -5,7 +5,6 @@ come in by eth0 or, from a pod's address, as well.
 """
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -60,7 +59,7 @@ def node_of(case):
 
 
     localnet = {"net.ipv4.conf.all.route_localnet": str(int(settings.iptables_localhost_node_ports))}
-    network = replace(base, routes4=routes[4], routes6=routes[6], sysctls={**base.sysctls, **localnet})
+    network = base._replace(routes4=routes[4], routes6=routes[6], sysctls={**base.sysctls, **localnet})
     return Netns(proxy.compile_node(cluster, node, configuration=settings, network=network, families=[family]).state)
 
 
