@@ -48,7 +48,7 @@ class TableWalk:
         chain = base = self._chains.get(base_name) or self._chain(base_name)
         if not base.length:
             events += base.left
-            return self._policy(base)
+            return ACCEPT if base.policy != "DROP" else self._dropped(base)
         events.append(base.left[0])
         rules = iter(chain.plain or chain.candidates(skb, linear=self.linear))
         stack: list[tuple[ReadyChain, Iterator[ReadyRule], int]] = []
@@ -77,7 +77,7 @@ class TableWalk:
                 if not depth:
                     self.kernel.visited += visited
                     events += (base.left[1], TableLeft(self.table.name, visited))
-                    return self._policy(base)
+                    return ACCEPT if base.policy != "DROP" else self._dropped(base)
                 chain, rules, counted = stack.pop()
                 depth -= 1
                 continue
@@ -118,11 +118,8 @@ class TableWalk:
     def _no_match(self, rule: ReadyRule, check: Matcher, depth: int) -> None:
         self.kernel.events.append(NoMatchEvent(rule.ref, rule.rule, rule.names[rule.checks.index(check)], depth))
 
-    def _policy(self, base: ReadyChain) -> Verdict:
-        if base.policy == "DROP":
-            ref = RuleRef(self.family, self.table.name, base.name, None)
-            return Drop(f"policy DROP of {self.table.name} {base.name}", ref)
-        return ACCEPT
+    def _dropped(self, base: ReadyChain) -> Verdict:
+        return Drop(f"policy DROP of {self.table.name} {base.name}", RuleRef(self.family, self.table.name, base.name, None))
 
     def _act(self, rule: ReadyRule, skb: Skb, state: HookState, depth: int) -> Verdict | object | None:
         events = self.kernel.events

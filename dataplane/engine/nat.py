@@ -267,8 +267,8 @@ def _unique_port(kernel: Kernel, conn: Conn, one: Tuple, wanted: Range, *, sourc
     else:
         offset = kernel.choices.number(65536, "source port") if random else 0
     src, dst, protocol, sport, dport = one
-    for attempt in range(min(size, _MAX_ATTEMPTS)):
-        chosen = low + (offset + attempt) % size
+    for attempt in range(offset, offset + min(size, _MAX_ATTEMPTS)):
+        chosen = low + attempt % size
         candidate = Tuple(src, dst, protocol, chosen, dport) if source or icmp else Tuple(src, dst, protocol, sport, chosen)
         if not _taken(kernel, conn, candidate):
             break

@@ -297,16 +297,15 @@ class Path:
                 return "martian source: this node's own address" if fib.owner(4, skb.saddr) is not None else None
         mark = skb.mark if src_valid_mark else 0
         back = fib.lookup(Flow(4, skb.saddr, skb.daddr, outdev or "lo", "", mark, skb.tos))
-        link = kernel.links.get(dev)
-        no_address = link is None or not any(address.family == 4 for address in link.addresses)
         if back.error is not None:
             return f"no route back to the source (rp_filter={strictness})" if strictness else None
         if back.type != "UNICAST" and not (back.type == "LOCAL" and accept_local):
             return f"martian source: {back.type.lower()}"
-        hops = back.route.nexthops if back.route is not None else ()
-        if any(hop.dev == dev for hop in hops):
-            return None
-        if no_address:
+        for hop in back.route.nexthops if back.route is not None else ():
+            if hop.dev == dev:
+                return None
+        link = kernel.links.get(dev)
+        if link is None or not any(address.family == 4 for address in link.addresses):
             return f"no route back to the source (rp_filter={strictness})" if strictness else None
         if strictness == 1:
             return f"the way back to the source is not by {dev} (rp_filter=1)"
