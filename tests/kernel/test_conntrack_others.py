@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -89,7 +90,7 @@ class Talk:
         ends = (SERVER, CLIENT, SCTP, SERVER_PORT, self._sport) if side else (CLIENT, SERVER, SCTP, self._sport, SERVER_PORT)
         packet = Packet(4, *ends, sctp_chunks=chunks, vtag=tag, bad_checksum=choose.random() < 0.003)
         sent = Sent(packet, init, tuple(int(choose.random() < 0.25) for _ in chunks))
-        return sent._replace(packet=packet._replace(length=len(wire(sent))))
+        return replace(sent, packet=packet._replace(length=len(wire(sent))))
 
 
 @pytest.mark.parametrize("family", [4, 6])

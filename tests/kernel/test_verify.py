@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -42,7 +43,7 @@ _PACKETS = packets_for(_NODE, 1500, 3)
 
 def _told(old: str, new: str) -> Result:
     """The kernel has the rules; the emulator is told others."""
-    return verify(_NODE, _PACKETS, state=state_of(_NODE._replace(iptables=_RULES.replace(old, new))))
+    return verify(_NODE, _PACKETS, state=state_of(replace(_NODE, iptables=_RULES.replace(old, new))))
 
 
 @pytest.mark.usefixtures("kernel")
@@ -65,7 +66,7 @@ def test_another_emulator_is_caught(old: str, new: str, kind: str) -> None:
     """A chance of 0.1 instead of 0.5 is caught though no single packet shows it. Which field is told depends on what the kernel chose."""
     if kind == "chance":
         packets = [Packet(n, "cni0", "10.200.0.9", "10.96.0.1", "tcp", 2000 + n, 80, "S") for n in range(300)]
-        result = verify(_NODE, packets, state=state_of(_NODE._replace(iptables=_RULES.replace(old, new))))
+        result = verify(_NODE, packets, state=state_of(replace(_NODE, iptables=_RULES.replace(old, new))))
     else:
         result = _told(old, new)
     assert set(kind.split()) & {one.kind for one in result.disagreements}
@@ -73,7 +74,7 @@ def test_another_emulator_is_caught(old: str, new: str, kind: str) -> None:
 
 @pytest.mark.usefixtures("kernel")
 def test_connections_are_compared() -> None:
-    other = _NODE._replace(sysctls={**_NODE.sysctls, "net.netfilter.nf_conntrack_udp_timeout": "77"})
+    other = replace(_NODE, sysctls={**_NODE.sysctls, "net.netfilter.nf_conntrack_udp_timeout": "77"})
     assert {one.kind for one in verify(_NODE, _PACKETS, state=state_of(other)).disagreements} == {"connection"}
 
 
@@ -81,7 +82,7 @@ def test_connections_are_compared() -> None:
 def test_a_disagreement_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the emulator reads a DROP it is told ACCEPT: one packet and one rule are left."""
     read = state_of
-    monkeypatch.setattr("dataplane.verify.run.state_of", lambda one: read(one._replace(iptables=one.iptables.replace("-j DROP", "-j ACCEPT"))))
+    monkeypatch.setattr("dataplane.verify.run.state_of", lambda one: read(replace(one, iptables=one.iptables.replace("-j DROP", "-j ACCEPT"))))
     first = verify(_NODE, _PACKETS).disagreements[0]
     packets, again = shrunk(_NODE, _PACKETS, first)
     snapshot, last = fewer_rules(_NODE, packets, again)
