@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -27,7 +26,7 @@ from dataplane.text.snapshot import parse_snapshot
 
 #: Writing these sets every interface's own value, so they come before those.
 _FIRST: Final = ("net.ipv4.ip_forward", "net.ipv4.conf.all.", "net.ipv4.conf.default.", "net.ipv6.conf.all.", "net.ipv6.conf.default.")
-_EMPTY: Final = NodeState(links=(replace(LOOPBACK, flags=("LOOPBACK",), addresses=()),), routes4=(), routes6=())
+_EMPTY: Final = NodeState(links=(LOOPBACK._replace(flags=("LOOPBACK",), addresses=()),), routes4=(), routes6=())
 
 
 Stale = Callable[[Sequence[Connection]], Sequence[Connection]]

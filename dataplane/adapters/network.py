@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -203,8 +202,8 @@ def _address_step(verb: str, name: str, one: Address, ends: Callable[[], Ends]) 
 
 def _plain(route: Route) -> Route:
     """Without what the kernel says of the moment (dead, linkdown)."""
-    hops = tuple(replace(hop, flags=(), rest=()) for hop in route.nexthops)
-    return replace(route, nexthops=hops, rest=())
+    hops = tuple(hop._replace(flags=(), rest=()) for hop in route.nexthops)
+    return route._replace(nexthops=hops, rest=())
 
 
 def _routes(have: Iterable[Route] | None, want: Iterable[Route], family: int, ends: Callable[[], Ends]) -> Iterator[Step]:
@@ -277,8 +276,8 @@ def _hop(ends: Ends, route: Route, hop: Any) -> dict[str, Any]:  # Any: NextHop;
 
 def _rules(have: Iterable[RoutingRule] | None, want: Iterable[RoutingRule], ends: Callable[[], Ends]) -> Iterator[Step]:
     """The new ones first: without a rule for the table "local" nothing would be reached in between."""
-    there = [replace(rule, rest=()) for rule in have or ()]
-    wanted = [replace(rule, rest=()) for rule in want]
+    there = [rule._replace(rest=()) for rule in have or ()]
+    wanted = [rule._replace(rest=()) for rule in want]
     for verb, rules, others in (("add", wanted, there), ("del", there, wanted)):
         for rule in rules:
             if rule not in others:

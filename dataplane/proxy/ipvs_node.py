@@ -6,7 +6,6 @@ Source: pkg/proxy/ipvs/proxier.go (NewProxier, cleanLegacyBindAddr), netlink_lin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from dataplane.engine.fib_defaults import kernel_routes4, kernel_routes6
@@ -103,7 +102,7 @@ def with_device(links: Sequence[Link], bound: dict[int, list[str]]) -> tuple[Lin
         values = sorted({parse_address(text)[1] for text in bound[family]})
         label = DEVICE if family == 4 else None
         addresses += [Address(family, value, 32 if family == 4 else 128, label=label) for value in values]
-    made = replace(device, addresses=tuple(addresses))
+    made = device._replace(addresses=tuple(addresses))
     return (*(link for link in links if link.name != DEVICE), made)
 
 

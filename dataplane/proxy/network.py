@@ -7,7 +7,6 @@ kubelet and kube-proxy set.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import sha256
 
 from dataplane.engine.fib_defaults import kernel_routes4, kernel_routes6
@@ -95,4 +94,4 @@ def _default(family: int, subnet: Prefix, taken: set[tuple[int, int]]) -> Route:
     if (family, gateway) in taken:
         gateway = subnet.address + 254
     hop = (NextHop(dev="eth0", gateway=gateway),)
-    return replace(Route(family, Prefix(family, 0, 0), table=TABLES["main"], nexthops=hop), metric=1024 if family == 6 else 0)
+    return Route(family, Prefix(family, 0, 0), table=TABLES["main"], nexthops=hop)._replace(metric=1024 if family == 6 else 0)

@@ -16,10 +16,10 @@ No parsing, no printing, no evaluating here. Chains may be made on demand: ``Tab
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dataplane.inet import Prefix
+from dataplane.rules.comparing import compared_without_last
 
 #: The tables in the order in which one hook visits them (priority), and the built-in chains of each.
 BUILTIN_CHAINS: Mapping[str, tuple[str, ...]] = {
@@ -104,8 +104,8 @@ class Negatable(NamedTuple):
     negated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+@compared_without_last
+class Rule(NamedTuple):
     """One rule. ``protocol`` is a number (0, "all", is never stored). ``fragment`` is -f (IPv4: second and later fragments)."""
 
     source: Negatable | None = None
@@ -116,7 +116,7 @@ class Rule:
     fragment: Negatable | None = None
     matches: tuple[Match, ...] = ()
     target: Target | Jump | None = None
-    counters: Counters | None = field(default=None, compare=False)
+    counters: Counters | None = None
 
     def match(self, name: str) -> Match | None:
         """The first match of that name, or None."""
@@ -126,14 +126,14 @@ class Rule:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+@compared_without_last
+class Chain(NamedTuple):
     """``policy`` is ACCEPT or DROP for a built-in chain, None for a user's; ``line`` is where its first rule was read."""
 
     name: str
     policy: str | None = None
     rules: tuple[Rule, ...] = ()
-    counters: Counters = field(default=Counters(), compare=False)
+    counters: Counters = Counters()
 
 
 class Table(NamedTuple):
@@ -141,14 +141,14 @@ class Table(NamedTuple):
     chains: Mapping[str, Chain] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Xtables:
+@compared_without_last
+class Xtables(NamedTuple):
     """All tables of one family; ``flavour`` is "legacy" or "nft", as the save's header tells; both print alike so far."""
 
     family: int
-    tables: Mapping[str, Table] = field(default_factory=dict)
+    tables: Mapping[str, Table] = {}
     flavour: str = "legacy"
-    headers: Mapping[str, tuple[str, str]] = field(default_factory=dict, compare=False)  # table -> "# Generated", "# Completed"
+    headers: Mapping[str, tuple[str, str]] = {}  # table -> "# Generated", "# Completed"
 
 
 __all__ = [

@@ -9,10 +9,10 @@ and takes no part in comparing. No lookup here: that is engine/fib.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dataplane.inet import Prefix
+from dataplane.rules.comparing import compared_without_last
 
 #: rtnetlink's names of scopes, as numbers (include/uapi/linux/rtnetlink.h).
 SCOPES: Mapping[str, int] = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
@@ -23,8 +23,8 @@ TABLES: Mapping[str, int] = {"default": 253, "main": 254, "local": 255}
 Rest = tuple[tuple[str, Any], ...]  # values are JSON
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+@compared_without_last
+class Address(NamedTuple):
     family: int
     local: int
     prefixlen: int
@@ -35,14 +35,14 @@ class Address:
     tentative: bool = False
     deprecated: bool = False
     label: str | None = None
-    rest: Rest = field(default=(), compare=False)
+    rest: Rest = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+@compared_without_last
+class Link(NamedTuple):
     """One interface; ``kind`` is linkinfo.info_kind (bridge, veth, vlan …), ``master`` the bridge or VRF that it belongs to."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # no one looks for an item of a link
     name: str
     flags: tuple[str, ...] = ("UP", "LOWER_UP")
     mtu: int = 1500
@@ -52,7 +52,7 @@ class Link:
     kind: str | None = None
     addresses: tuple[Address, ...] = ()
     altnames: tuple[str, ...] = ()
-    rest: Rest = field(default=(), compare=False)
+    rest: Rest = ()
 
     @property
     def up(self) -> bool:
@@ -65,19 +65,19 @@ class Link:
         return "LOWER_UP" in self.flags
 
 
-@dataclass(frozen=True, slots=True)
-class NextHop:
+@compared_without_last
+class NextHop(NamedTuple):
     dev: str | None = None
     gateway: int | None = None
     gateway_family: int | None = None  # differs from the route's in "via inet6 …"
     weight: int = 1
     onlink: bool = False
     flags: tuple[str, ...] = ()  # dead, linkdown, … (not onlink, which has its own field)
-    rest: Rest = field(default=(), compare=False)
+    rest: Rest = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+@compared_without_last
+class Route(NamedTuple):
     """One route; ``type`` is unicast, local, broadcast, multicast, anycast, unreachable, prohibit, blackhole or throw.
 
     ``nexthops`` is empty for IPv4 routes of the last four types (IPv6 ones name lo). A table that is only known by a name of
@@ -95,11 +95,11 @@ class Route:
     prefsrc: int | None = None
     protocol: str | None = None  # kernel, static, bird …; None is boot, which is what commands leave behind
     mtu: int | None = None
-    rest: Rest = field(default=(), compare=False)
+    rest: Rest = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingRule:
+@compared_without_last
+class RoutingRule(NamedTuple):
     """One policy routing rule.
 
     ``action`` is lookup, goto, nop, unreachable, prohibit, blackhole or l3mdev (look up in the VRF's table).
@@ -123,7 +123,7 @@ class RoutingRule:
     action: str = "lookup"
     goto: int | None = None
     suppress_prefixlength: int | None = None
-    rest: Rest = field(default=(), compare=False)
+    rest: Rest = ()
 
 
 class Tuple(NamedTuple):
@@ -138,8 +138,8 @@ class Tuple(NamedTuple):
     dport: int
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+@compared_without_last
+class Connection(NamedTuple):
     """One line of ``conntrack -L -o extended``; ``timeout`` in seconds, ``state`` of TCP, SCTP or DCCP.
 
     In ``rest`` what stands among the two tuples is named ``original.packets``, ``reply.bytes`` and the like.
@@ -154,4 +154,4 @@ class Connection:
     flags: tuple[str, ...] = ()  # UNREPLIED, ASSURED, OFFLOAD …
     mark: int = 0
     zone: int = 0
-    rest: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    rest: tuple[tuple[str, str], ...] = ()

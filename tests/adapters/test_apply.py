@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,7 +48,7 @@ def compiled(directory: Path) -> NodeState:
 
 def rules(state: NodeState) -> dict[tuple[int, str], str]:
     return {
-        (xtables.family, name): uncounted(print_save(replace(xtables, tables={name: table}, headers={})))
+        (xtables.family, name): uncounted(print_save(xtables._replace(tables={name: table}, headers={})))
         for xtables in (state.iptables, state.ip6tables)
         for name, table in xtables.tables.items()
         if any(chain.rules or chain.policy != "ACCEPT" for chain in table.chains.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -175,7 +174,7 @@ def test_groups_of_devices(text: str, expected: bool) -> None:
 
 
 def _grouped(link: Link) -> Link:
-    return replace(link, rest=(("group", "5" if link.name == "eth0" else "default"),))
+    return link._replace(rest=(("group", "5" if link.name == "eth0" else "default"),))
 
 
 def test_no_packet_has_anything_to_do_with_ipsec() -> None:

@@ -11,11 +11,11 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any, Final
 
 from scapy.all import IP, SCTP, TCP, UDP, Ether, IPv6, Raw
 
+from dataplane.adapters.lab.netns import Netns, write_sysctl
 from dataplane.adapters.scapy import from_scapy
 from dataplane.engine.netns import Netns as Emulated
 from dataplane.errors import ParseError
@@ -23,7 +23,6 @@ from dataplane.packet import Packet
 from dataplane.text.ipset import parse_save as parse_sets
 from dataplane.text.iptables import parse_rule, parse_save
 from tests.engine.lab import node
-from dataplane.adapters.lab.netns import Netns, write_sysctl
 
 MAC: Final = "02:00:00:00:00:01"
 Place = tuple[int, str, str, int]  # family, table, chain, number
@@ -44,7 +43,7 @@ class Node:
             inside.run(f"{_TOOL[family]}-legacy-restore", text=text)
         plain = node().state
         state = plain._replace(iptables=parse_save(texts[4], 4).xtables, ip6tables=parse_save(texts[6], 6).xtables, ipsets=parse_sets(sets),
-            routes4=None, routes6=None, links=tuple(replace(link, mac=_MACS.get(link.name)) for link in plain.links),
+            routes4=None, routes6=None, links=tuple(link._replace(mac=_MACS.get(link.name)) for link in plain.links),
         )  # fmt: skip
         self.emulated = Emulated(state)
         self._began = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -42,7 +41,7 @@ ip addr add fd00::5 peer fd00::6/128 dev tun0
 def bare(links: tuple[Link, ...]) -> tuple[Link, ...]:
     """The links as if they had been made, not read."""
     return tuple(
-        replace(link, rest=(), addresses=tuple(replace(address, rest=()) for address in link.addresses)) for link in links
+        link._replace(rest=(), addresses=tuple(address._replace(rest=()) for address in link.addresses)) for link in links
     )
 
 
@@ -95,7 +94,7 @@ def test_the_far_end_of_a_link_is_the_peer() -> None:
 
 def test_a_changed_field_is_printed_in_its_place() -> None:
     link = parse_links('[{"ifindex":2,"new":{"a":[1,null]},"ifname":"e0","flags":["UP"],"mtu":1500,"addr_info":[]}]')[0]
-    assert print_links([replace(link, mtu=9000, master="br0")]) == (
+    assert print_links([link._replace(mtu=9000, master="br0")]) == (
         '[{"ifindex":2,"new":{"a":[1,null]},"ifname":"e0","flags":["UP"],"mtu":9000,"addr_info":[],'
         '"master":"br0","link_type":"ether"}]\n'
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -61,7 +60,7 @@ ip route add 10.68.0.0/16 nhid 9
 
 def bare(routes: tuple[Route, ...]) -> tuple[Route, ...]:
     """The routes as if they had been made, not read."""
-    return tuple(replace(route, rest=(), nexthops=tuple(replace(hop, rest=()) for hop in route.nexthops)) for route in routes)
+    return tuple(route._replace(rest=(), nexthops=tuple(hop._replace(rest=()) for hop in route.nexthops)) for route in routes)
 
 
 def one(fields: str, family: int = 4) -> Route:
@@ -172,7 +171,7 @@ def test_numbers_instead_of_names_are_understood() -> None:
 def test_a_changed_field_is_printed_in_its_place() -> None:
     route = one('"dst":"default","gateway":"10.0.0.1","dev":"e","zzz":1,"metric":5,"flags":[],"metrics":[{"mtu":9,"advmss":8}]')
     hop = NextHop("f", parse_address("fe80::1")[1], gateway_family=6, onlink=True)
-    assert print_routes([replace(route, metric=7, mtu=1400, nexthops=(hop,))]) == (
+    assert print_routes([route._replace(metric=7, mtu=1400, nexthops=(hop,))]) == (
         '[{"dst":"default","dev":"f","zzz":1,"metric":7,"flags":["onlink"],"metrics":[{"mtu":1400,"advmss":8}],'
         '"via":{"family":"inet6","host":"fe80::1"}}]\n'
     )
