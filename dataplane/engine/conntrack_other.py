@@ -13,7 +13,6 @@ Source: nf_conntrack_proto_{udp,icmp,icmpv6,gre,generic}.c in net/netfilter of L
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dataplane.engine.conntrack_tracker import ACCEPT, INVALID, Result, damage, read_once, verifies_checksums
@@ -35,15 +34,17 @@ _STREAM_AFTER: Final = 2.0
 _HEADERS: Final = {UDP: 8, UDPLITE: 8, ICMP: 8, ICMPV6: 8}
 
 
-@dataclass(slots=True)
 class OtherTracking:
     """``stream_at``: when a UDP flow with answers becomes a stream; one of unknown age is old enough."""
 
-    stream_at: float = float("-inf")
+    __slots__ = ("stream_at",)
+
+    def __init__(self, stream_at: float = float("-inf")) -> None:
+        self.stream_at = stream_at
 
     def copy(self) -> OtherTracking:
         """An independent copy."""
-        return replace(self)
+        return OtherTracking(self.stream_at)
 
 
 class OtherSettings(NamedTuple):

@@ -6,7 +6,6 @@ again by the kernel; the walk shows the whole packet. Source: nf_defrag_ipv4.c, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dataplane.engine.hooks import ACCEPT, Drop, HookState, Verdict
@@ -18,16 +17,20 @@ if TYPE_CHECKING:
     from dataplane.engine.skb import Skb
 
 
-@dataclass(slots=True)
 class _Queue:
     """Fragments of one packet by their offset: (end, is the last one)."""
 
-    pieces: dict[int, tuple[int, bool]] = field(default_factory=dict)
-    first: Packet | None = None
-    expires: float = 0.0
+    __slots__ = ("expires", "first", "pieces")
+
+    def __init__(self) -> None:
+        self.pieces: dict[int, tuple[int, bool]] = {}
+        self.first: Packet | None = None
+        self.expires = 0.0
 
     def copy(self) -> _Queue:
-        return replace(self, pieces=dict(self.pieces))
+        other = _Queue()
+        other.pieces, other.first, other.expires = dict(self.pieces), self.first, self.expires
+        return other
 
     def whole(self) -> int | None:
         """The length of the data when every piece is there."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from dataplane.trace import RuleRef
@@ -47,7 +46,6 @@ class HookState(NamedTuple):
     outdev: str
 
 
-@dataclass(frozen=True, slots=True)
 class Accept:
     """Go on with the next hook function."""
 

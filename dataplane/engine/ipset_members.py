@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dataplane.engine.hooks import Unknown
@@ -42,13 +41,15 @@ _PLAIN: Final = Member()
 _UNCHANGED: Final = object()
 
 
-@dataclass(slots=True)
 class Changes:
     """What rules have changed: members by key (None: removed), how many there are of each prefix length, and in all."""
 
-    members: dict[Key, Any]
-    lengths: tuple[Counter[int], ...]
-    size: int
+    __slots__ = ("lengths", "members", "size")
+
+    def __init__(self, members: dict[Key, Any], lengths: tuple[Counter[int], ...], size: int) -> None:
+        self.members = members
+        self.lengths = lengths
+        self.size = size
 
     def copy(self) -> Changes:
         """An independent copy."""

@@ -8,7 +8,6 @@ Source: xt_limit.c, xt_hashlimit.c (revision 3).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from dataplane.engine.bind import Bind, HotDrop, Matcher
@@ -34,13 +33,15 @@ _LIMIT_SCALE: Final = 10000
 _LIMIT_CREDITS: Final = _power_below(_U32 // _DAY_OF_JIFFIES)  # a jiffy
 
 
-@dataclass(slots=True)
 class _Bucket:
-    credit: int
-    at: int
+    __slots__ = ("at", "credit")
+
+    def __init__(self, credit: int, at: int) -> None:
+        self.credit = credit
+        self.at = at
 
     def copy(self) -> _Bucket:
-        return replace(self)
+        return _Bucket(self.credit, self.at)
 
 
 def _limit_credits(cost: int) -> int:
@@ -96,29 +97,30 @@ class _Config(NamedTuple):
     window: int  # seconds, 0 without --hashlimit-rate-match
 
 
-@dataclass(slots=True)
 class _Entry:
     """``left`` is the cap, or of bytes how often the bucket may still be refilled (its burst); ``over`` is of --rate-match."""
 
-    credit: int
-    left: int
-    at: int
-    expires: int
-    over: bool = False
+    __slots__ = ("at", "credit", "expires", "left", "over")
+
+    def __init__(self, credit: int, left: int, at: int, expires: int, *, over: bool = False) -> None:
+        self.credit = credit
+        self.left = left
+        self.at = at
+        self.expires = expires
+        self.over = over
 
     def copy(self) -> _Entry:
-        return replace(self)
+        return _Entry(self.credit, self.left, self.at, self.expires, over=self.over)
 
 
 Key = tuple[int, int, int, int]
 
 
-@dataclass(slots=True)
-class _Table:
+class _Table(NamedTuple):
     """A table by name and family; its settings are those of the first rule that used it."""
 
     config: _Config
-    entries: dict[Key, _Entry] = field(default_factory=dict)
+    entries: dict[Key, _Entry]
 
     def copy(self) -> _Table:
         return _Table(self.config, {key: entry.copy() for key, entry in self.entries.items()})
@@ -133,7 +135,7 @@ def _hashlimit(match: Match, bind: Bind) -> Matcher:
     memory = ("hashlimit", bind.family, options["name"].value)
 
     def matcher(skb: Skb, state: HookState) -> bool:  # noqa: ARG001
-        table = bind.kernel.memory_of(memory, lambda: _Table(config))
+        table = bind.kernel.memory_of(memory, lambda: _Table(config, {}))
         now = jiffies(bind.kernel.now)
         entry = _entry(table, _key(table.config, skb), now)
         if config.window:
@@ -211,7 +213,8 @@ def _entry(table: _Table, key: Key, now: int) -> _Entry:
         entry = None
     if entry is None:
         if len(table.entries) >= config.most:
-            table.entries = {one: kept for one, kept in table.entries.items() if not _collected(config, kept, now)}
+            for one in [one for one, kept in table.entries.items() if _collected(config, kept, now)]:
+                del table.entries[one]
         if len(table.entries) >= config.most and key not in table.entries:
             raise HotDrop("-m hashlimit: its table is full")
         full = 0 if config.window else _BYTE_CAP if config.bytes else config.average * config.burst * _USER_CREDITS

@@ -7,9 +7,8 @@ in matches_rate. Source: xt_statistic.c, xt_recent.c, xt_quota.c, xt_connlimit.c
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from dataplane.engine.bind import Bind, HotDrop, Matcher
 from dataplane.engine.clock import HZ, jiffies
@@ -27,12 +26,14 @@ _ADDRESSES: Final = 100  # ip_list_tot
 _STAMPS: Final = 65535  # the most that any --hitcount may ask for
 
 
-@dataclass(slots=True)
 class _Counter:
-    value: int
+    __slots__ = ("value",)
+
+    def __init__(self, value: int) -> None:
+        self.value = value
 
     def copy(self) -> _Counter:
-        return replace(self)
+        return _Counter(self.value)
 
 
 def _statistic(match: Match, bind: Bind) -> Matcher:
@@ -94,20 +95,21 @@ def _nfacct(match: Match, bind: Bind) -> Matcher:  # noqa: ARG001
 # ---------------------------------------------------------------------- recent
 
 
-@dataclass(slots=True)
 class _Seen:
     """One address: when it was seen, in jiffies, oldest first, and the TTL of the last time."""
 
-    stamps: deque[int]
-    ttl: int
+    __slots__ = ("stamps", "ttl")
+
+    def __init__(self, stamps: deque[int], ttl: int) -> None:
+        self.stamps = stamps
+        self.ttl = ttl
 
 
-@dataclass(slots=True)
-class _Recent:
+class _Recent(NamedTuple):
     """One list, of both families, by (family, address), longest not seen first; its masks are those of its first rules."""
 
-    entries: dict[tuple[int, int], _Seen] = field(default_factory=dict)
-    masks: dict[int, int] = field(default_factory=dict)
+    entries: dict[tuple[int, int], _Seen]
+    masks: dict[int, int]
 
     def copy(self) -> _Recent:
         return _Recent({key: _Seen(seen.stamps.copy(), seen.ttl) for key, seen in self.entries.items()}, dict(self.masks))
@@ -128,7 +130,7 @@ def _recent(match: Match, bind: Bind) -> Matcher:
     family, mask, key = bind.family, options["mask"].value, ("recent", options["name"].value)
 
     def matcher(skb: Skb, state: HookState) -> bool:
-        table = bind.kernel.memory_of(key, _Recent)
+        table = bind.kernel.memory_of(key, lambda: _Recent({}, {}))
         now = jiffies(bind.kernel.now)
         address = (skb.daddr if by_destination else skb.saddr) & table.masks.setdefault(family, mask)
         ttl = skb.ttl if not state.outdev or skb.has_socket else skb.ttl + 1 & 0xFF  # as it was before forwarding
@@ -172,11 +174,10 @@ def _reap(table: _Recent, updated: tuple[int, int] | None, since: int) -> None:
 # ---------------------------------------------------------------------- connlimit
 
 
-@dataclass(slots=True)
-class _Counted:
+class _Counted(NamedTuple):
     """The connections that came to one rule, by what they are counted under: (zone, masked address) -> their tuples."""
 
-    tuples: dict[tuple[int, int], list[Tuple]] = field(default_factory=dict)
+    tuples: dict[tuple[int, int], list[Tuple]]
 
     def copy(self) -> _Counted:
         return _Counted({key: list(tuples) for key, tuples in self.tuples.items()})
@@ -198,7 +199,7 @@ def _connlimit(match: Match, bind: Bind) -> Matcher:
         if conn is None:
             raise HotDrop("-m connlimit on a packet without a connection")
         address = (skb.daddr if by_destination else skb.saddr) & mask
-        tuples = kernel.memory_of(memory, _Counted).tuples.setdefault((conn.zone, address), [])
+        tuples = kernel.memory_of(memory, lambda: _Counted({})).tuples.setdefault((conn.zone, address), [])
         table, now = kernel.conntrack, kernel.now
         tuples[:] = [one for one in tuples if one == conn.original or _counts(table.find(family, conn.zone, one, now))]
         if conn.original not in tuples:

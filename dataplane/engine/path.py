@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from dataplane.engine import conntrack, defrag, reject
@@ -26,8 +25,7 @@ from dataplane.trace import COPY_BEGINS, COPY_ENDS, ChangeEvent, HookEvent, Rout
 Hooks = dict[tuple[int, Hook], list[tuple[int, str, HookFunction]]]
 
 
-@dataclass(slots=True)
-class End:
+class End(NamedTuple):
     """Where a packet's walk ended. ``replies`` are packets that the node sends because of it."""
 
     verdict: Verdict

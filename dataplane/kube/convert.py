@@ -6,8 +6,7 @@ Source: Kubernetes API types v1, discovery.k8s.io/v1, apps/v1, networking.k8s.io
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataplane.kube.fields import Fields
 from dataplane.kube.objects import (
@@ -27,8 +26,7 @@ from dataplane.kube.objects import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(NamedTuple):
     """A Deployment, StatefulSet, DaemonSet or ReplicaSet: ``template`` is a Pod without a name or place."""
 
     kind: str
@@ -36,7 +34,7 @@ class Workload:
     name: str
     replicas: int | None
     template: Pod
-    origin: Origin | None = field(default=None, compare=False)
+    origin: Origin | None = None
 
 
 def service(one: Fields, origin: Origin) -> Service:

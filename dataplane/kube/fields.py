@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataplane.errors import Problem
 from dataplane.kube.manifest import Document
 
 
-@dataclass(slots=True)
 class Problems:
     """What is wrong with one object so far."""
 
-    document: Document
-    subject: str = ""
-    found: list[Problem] = field(default_factory=list)
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.subject = ""
+        self.found: list[Problem] = []
 
     def add(self, path: str, message: str) -> None:
         """Notes a problem at a field path."""
@@ -31,8 +30,7 @@ class Problems:
         self.add(path, f"Invalid value: {json.dumps(value, ensure_ascii=False)}: {detail}")
 
 
-@dataclass(slots=True)
-class Fields:
+class Fields(NamedTuple):
     """A mapping at a field path."""
 
     value: dict[str, Any]

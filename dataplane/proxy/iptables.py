@@ -8,7 +8,6 @@ Source: pkg/proxy/iptables/proxier.go of Kubernetes 1.36.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
@@ -57,14 +56,14 @@ class Settings(NamedTuple):
     conntrack_tcp_be_liberal: bool = False
 
 
-@dataclass(slots=True)
 class Buffers:
     """The four growing texts of a sync, as lists of lines."""
 
-    filter_chains: list[str] = field(default_factory=list)
-    filter_rules: list[str] = field(default_factory=list)
-    nat_chains: list[str] = field(default_factory=list)
-    nat_rules: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.filter_chains: list[str] = []
+        self.filter_rules: list[str] = []
+        self.nat_chains: list[str] = []
+        self.nat_rules: list[str] = []
 
     def text(self) -> str:
         """The whole restore input."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
@@ -107,16 +106,15 @@ def _entry(trace: Trace, guessed: bool) -> str:
     return f"Enters by {trace.indev}" + (" (a guess: it leads back to the source; --in says otherwise)" if guessed else "")
 
 
-@dataclass(slots=True)
 class _Steps:
     """The lines of one event after another; remembers the flow as rewritten so far and how deep the last rule stood."""
 
-    flow: Packet
-    verbose: bool
-    number: int = 0
-    depth: int = 0
-    heading: str = ""  # of a table in which nothing was shown yet
-    chance: str = ""  # of the rule that comes next
+    def __init__(self, flow: Packet, verbose: bool) -> None:
+        self.flow = flow
+        self.verbose = verbose
+        self.number = self.depth = 0
+        self.heading = ""  # of a table in which nothing was shown yet
+        self.chance = ""  # of the rule that comes next
 
     def lines(self, event: Event) -> Iterator[str]:
         """What one event adds."""

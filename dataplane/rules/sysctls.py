@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -177,16 +176,16 @@ _COPIED_FROM_ALL: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Sysctls:
     """Parameters by name (``net.ipv4.conf.eth0/100.rp_filter``: a dot inside an interface's name is a slash).
 
     A parameter that was not given has the kernel's default. Asking for a name that is in neither is a KeyError: our bug.
     """
 
-    values: Mapping[str, str] = field(default_factory=dict)
-    # What was asked before: a packet asks a dozen times, and values never change.
-    _known: dict[str | tuple[builtins.int, str, str], builtins.int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    def __init__(self, values: Mapping[str, str] | None = None) -> None:
+        self.values: Mapping[str, str] = values if values is not None else {}
+        # What was asked before: a packet asks a dozen times, and values never change.
+        self._known: dict[str | tuple[builtins.int, str, str], builtins.int] = {}
 
     def get(self, name: str) -> str:
         """The value of one parameter as text."""

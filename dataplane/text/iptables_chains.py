@@ -10,8 +10,7 @@ import re
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from dataplane.errors import ParseError
@@ -45,13 +44,18 @@ class Text:
         return text[start - first * _BLOCK : end - first * _BLOCK]
 
 
-@dataclass(slots=True)
+_NO_COUNTERS: Final = Counters()
+
+
 class Body:
     """A chain that is more than lines of a text: it has a policy or counters, stands in several places, or was edited."""
 
-    policy: str | None = None
-    counters: Counters = field(default_factory=Counters)
-    parts: list[Span | Rule] = field(default_factory=list)
+    __slots__ = ("counters", "parts", "policy")
+
+    def __init__(self, policy: str | None = None, counters: Counters = _NO_COUNTERS, parts: Iterable[Span | Rule] = ()) -> None:
+        self.policy = policy
+        self.counters = counters
+        self.parts = list(parts)
 
 
 class TextChains(Mapping[str, Chain]):

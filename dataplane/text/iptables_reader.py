@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import product
 from typing import Final, NamedTuple
 
@@ -87,16 +86,15 @@ def split(line: str) -> list[Word]:
     return words
 
 
-@dataclass(slots=True)
-class _Loaded:
+class _Loaded(NamedTuple):
     """An extension in use while a rule is read."""
 
     name: str
     extension: Extension | None
     is_target: bool
     column: int
-    options: list[Option] = field(default_factory=list)
-    verbatim: list[str] = field(default_factory=list)
+    options: list[Option]
+    verbatim: list[str]
 
     def spellings(self) -> Mapping[str, str]:
         """Every name of an option, and the row or rewrite that it stands for."""
@@ -254,7 +252,7 @@ class Reader:
         extension = (TARGETS if is_target else MATCHES).get(name)
         if extension is not None and self.family not in extension.families:
             raise RuleError(f"{name} is for IPv{extension.families[0]} only", column)
-        self.loaded.append(_Loaded(name, of_family(extension, self.family) if extension is not None else None, is_target, column))
+        self.loaded.append(_Loaded(name, of_family(extension, self.family) if extension is not None else None, is_target, column, [], []))
 
     def _jump_option(self, word: Word) -> None:
         name = self._next(word, "a target")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from dataplane.errors import ParseError, Problem
@@ -364,13 +363,13 @@ class Reader:
         self.problems.append(Problem(message, self.file, line, place, source=source))
 
 
-@dataclass(slots=True)
 class _Jumps:
     """The jumps of a table in two flat lists, since there are very many; those of a chain before ``since`` are gone."""
 
-    sources: list[str] = field(default_factory=list)
-    targets: list[str] = field(default_factory=list)
-    since: dict[str, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.sources: list[str] = []
+        self.targets: list[str] = []
+        self.since: dict[str, int] = {}
 
     def note(self, chain: str, rules: Sequence[Rule]) -> None:
         for rule in rules:
