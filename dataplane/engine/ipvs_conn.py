@@ -219,8 +219,8 @@ class ConnectionTable:
             return
         dest = self._dest_of(conn.dest)
         conn.inactive = not active
-        dest.active += 1 if active else -1
-        dest.inactive -= 1 if active else -1
+        by = 1 if active else -1
+        dest.count(by, -by)
 
     def restart(self, conn: IPVSConn) -> None:
         """A packet has passed: the timeout begins again."""
@@ -328,9 +328,9 @@ def _count(dest: Dest, conn: IPVSConn, by: int) -> None:
     if conn.template:
         dest.persistent += by
     elif conn.inactive:
-        dest.inactive += by
+        dest.count(inactive=by)
     else:
-        dest.active += by
+        dest.count(active=by)
 
 
 def _keys(memory: dict) -> set:  # type: ignore[type-arg]  # keys and values are anybody's

@@ -6,9 +6,14 @@ Source: ``struct ip_vs_service``, ``struct ip_vs_dest`` (include/net/ip_vs.h), `
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from dataplane.engine.choices import Choices
+
+# A cost by weight is kept as a whole number of 1/2^64. Two different quotients of weights below 2^31 (rules.ipvs.MAX_WEIGHT) are more than 1/2^62 apart, so
+# rounding down leaves different ones different and equal ones equal: comparing them is the kernel's comparison of cross products.
+_FRACTION: Final = 64
+BEYOND: Final = 1 << 128  # the load of one that takes no connections: more than any other
 
 
 class PacketKey(NamedTuple):
@@ -27,7 +32,9 @@ class Dest:
     """One real server; two are the same only if they are one object, as the kernel compares pointers.
 
     ``last_weight`` belongs to scheduler mh. ``active`` and ``inactive`` are counts of connections, ``upper`` and ``lower`` thresholds (0: none).
-    ``index`` counts additions to the service: the higher, the nearer to the head of its list.
+    ``index`` counts additions to the service: the higher, the nearer to the head of its list. Counts, weight and overload change by the methods below
+    alone, for what schedulers compare is kept beside them: ``cost`` (lc), ``load`` (wlc), ``delay`` (sed) and ``queue`` (nq), see ``ipvs_load``;
+    ``spare``: fewer than half as many active connections as its weight (lblc, lblcr).
     """
 
     family: int
@@ -44,9 +51,37 @@ class Dest:
     overloaded: bool = False
     available: bool = True
     index: int = 0
+    cost: int = field(init=False)
+    load: int = field(init=False)
+    delay: int = field(init=False)
+    queue: int = field(init=False)
+    spare: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.last_weight = self.last_weight or self.weight
+        self._weigh()
+
+    @property
+    def overhead(self) -> int:
+        """An active connection weighs as much as 256 inactive ones (``ip_vs_dest_conn_overhead``)."""
+        return (self.active << 8) + self.inactive
+
+    def _weigh(self) -> None:
+        active, weight = self.active, self.weight
+        self.spare = active * 2 < weight
+        if weight <= 0 or self.overloaded:
+            self.cost = self.load = self.delay = self.queue = BEYOND
+            return
+        self.cost = (active << 8) + self.inactive
+        self.load = (self.cost << _FRACTION) // weight
+        self.delay = (active + 1 << _FRACTION) // weight
+        self.queue = self.delay if active else 0
+
+    def count(self, active: int = 0, inactive: int = 0) -> None:
+        """So many connections more, or fewer."""
+        self.active += active
+        self.inactive += inactive
+        self._weigh()
 
     def edit(self, weight: int, upper: int, lower: int) -> None:
         """New weight and thresholds; only a higher upper one, or none, ends an overload at once (``__ip_vs_update_dest``)."""
@@ -54,17 +89,20 @@ class Dest:
         if upper == 0 or upper > self.upper:
             self.overloaded = False
         self.upper, self.lower = upper, lower
+        self._weigh()
 
     def bound(self) -> None:
         """To be called when a connection has been counted (the end of ``ip_vs_bind_dest``)."""
         if self.upper and self.active + self.inactive >= self.upper:
             self.overloaded = True
+            self._weigh()
 
     def unbound(self) -> None:
         """To be called when one is no longer counted (``ip_vs_dest_update_overload``): without a lower threshold 3/4 of the upper one stand for it."""
         total = self.active + self.inactive
         if (total < self.lower) if self.lower else (total * 4 < self.upper * 3 or not self.upper):
             self.overloaded = False
+            self._weigh()
 
 
 @dataclass(slots=True, eq=False)

@@ -13,7 +13,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from dataplane.engine.choices import Choices
 from dataplane.engine.ipvs_dest import Dest, PacketKey, Service
 from dataplane.engine.ipvs_hashing import folded, hash_32
-from dataplane.engine.ipvs_load import least_overhead, overhead
+from dataplane.engine.ipvs_load import least_overhead
 
 EXPIRATION: Final = 24 * 3600.0  # seconds; sysctls lblc_expiration, lblcr_expiration
 _CHECK: Final = 60.0
@@ -87,7 +87,7 @@ def folded_key(address: int) -> int:
 
 def _too_busy(dest: Dest, dests: list[Dest]) -> bool:
     """More active connections than its weight, while another has fewer than half of its own."""
-    return dest.active > dest.weight and any(other.active * 2 < other.weight for other in dests)
+    return dest.active > dest.weight and True in [other.spare for other in dests]
 
 
 class _Twins:
@@ -156,12 +156,12 @@ class _Set:
             self.lastmod = now
 
     def least(self) -> Dest | None:
-        return least_overhead(dest for dest in self.dests if dest.available)
+        return least_overhead([dest for dest in self.dests if dest.available])
 
     def most(self) -> Dest | None:
         most: Dest | None = None
         for dest in self.dests:
-            if dest.weight > 0 and (most is None or overhead(most) * dest.weight < overhead(dest) * most.weight):
+            if dest.weight > 0 and (most is None or most.overhead * dest.weight < dest.overhead * most.weight):
                 most = dest
         return most
 

@@ -6,7 +6,7 @@ connection. Source: net/netfilter/ipvs/ip_vs_NAME.c of Linux 6.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
 from typing import Final
@@ -150,7 +150,7 @@ class WeightedRoundRobin:
         return copied
 
 
-def failover(dests: Iterable[Dest]) -> Dest | None:
+def failover(dests: list[Dest]) -> Dest | None:
     """fo: the greatest weight takes all."""
     greatest, weight = None, 0
     for dest in dests:
@@ -159,7 +159,7 @@ def failover(dests: Iterable[Dest]) -> Dest | None:
     return greatest
 
 
-def overflow(dests: Iterable[Dest]) -> Dest | None:
+def overflow(dests: list[Dest]) -> Dest | None:
     """ovf: the greatest weight of those with no more active connections than their weight."""
     greatest, weight = None, 0
     for dest in dests:

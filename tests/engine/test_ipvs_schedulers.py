@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -110,7 +111,7 @@ def test_lblc_forgets_an_address_unused_for_a_day_at_a_full_check() -> None:
         of = service("lblc", dest(1), dest(2))
         scheduler = make_scheduler("lblc", of)
         assert chosen(scheduler, of, now=1.0) == 1
-        of.dests[0].inactive = 1
+        of.dests[0].count(inactive=1)
         assert chosen(scheduler, of, now=later) == expected
 
 
@@ -118,12 +119,13 @@ def test_lblcr_takes_one_more_when_the_set_is_too_busy_and_one_less_after_a_day(
     of = service("lblcr", dest(1, 2), dest(2, 2))
     scheduler = make_scheduler("lblcr", of)
     assert chosen(scheduler, of) == 1
-    of.dests[0].active = 3
+    of.dests[0].count(active=3)
     assert chosen(scheduler, of) == 2
-    of.dests[0].active, of.dests[1].active = 0, 1
+    of.dests[0].count(active=-3)
+    of.dests[1].count(active=1)
     assert chosen(scheduler, of, now=DAY / 2) == 1
     assert chosen(scheduler, of, now=DAY + 1) == 1  # and the other one, the busier, goes
-    of.dests[0].active = 2
+    of.dests[0].count(active=2)
     assert chosen(scheduler, of, now=DAY + 2) == 1
 
 
@@ -131,7 +133,7 @@ def test_an_overload_begins_at_the_upper_threshold_and_ends_below_the_lower_one(
     one = Dest(socket.AF_INET, 1, 80, upper=4, lower=2)
     told = []
     for count, tell in ((3, one.bound), (4, one.bound), (3, one.unbound), (2, one.unbound), (1, one.unbound)):
-        one.inactive = count
+        one.count(inactive=count - one.inactive)
         tell()
         told.append(one.overloaded)
     assert told == [False, True, True, True, False]
@@ -159,5 +161,16 @@ def test_a_copy_chooses_as_the_original_and_no_one_that_may_not_be_chosen(name: 
         assert found is None or (found.weight > 0 and not found.overloaded and found in of.dests)
         if found:
             twin_of = next(one for one in twin.dests if one.address == found.address)
-            found.inactive += 1
-            twin_of.inactive += 1
+            found.count(inactive=1)
+            twin_of.count(inactive=1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**20), st.integers(0, 2**20), st.booleans()), max_size=8))
+def test_kept_loads_choose_as_cross_products_do(figures: list[tuple[int, int, int, bool]]) -> None:
+    of = service("wlc", *[dest(at, weight, overloaded=over) for at, (weight, _, _, over) in enumerate(figures)])
+    for one, (_, active, inactive, _) in zip(of.dests, figures, strict=True):
+        one.count(active, inactive)
+    for name, cost in (("wlc", lambda one: one.active * 256 + one.inactive), ("sed", lambda one: one.active + 1)):
+        takes = [one for one in of.dests if one.weight and not one.overloaded]
+        least = min(takes, key=lambda one: Fraction(cost(one), one.weight), default=None)  # noqa: B023
+        assert chosen(make_scheduler(name, of), of) == (least.address if least else None)

@@ -146,36 +146,34 @@ class Replay:
         dest = self.scheduler.schedule(self.service, key, 0.0, Seeded(0))
         self.found.append(f"{text_of(dest.family, dest.address)} {dest.port}" if dest else "-")
         if dest:
-            dest.inactive += 1  # every connection starts so; one of UDP stays so
+            dest.count(inactive=1)  # every connection starts so; one of UDP stays so
             dest.bound()
         return dest
 
     def udp(self, *fields: int) -> None:
         dest = self.choose(socket.IPPROTO_UDP, *fields)
         if dest and self.case.one_packet:
-            dest.inactive -= 1
+            dest.count(inactive=-1)
             dest.unbound()
         self.sent.append(dest)
 
     def tcp(self, *fields: int) -> None:
         dest = self.choose(socket.IPPROTO_TCP, *fields)
         if dest:
-            dest.active += 1
-            dest.inactive -= 1
+            dest.count(1, -1)
         self.streams.append(dest)
 
     def close(self, number: int) -> None:
         """What has been closed waits, inactive."""
         dest, self.streams[number] = self.streams[number], None
         if dest and dest.available:
-            dest.active -= 1
-            dest.inactive += 1
+            dest.count(-1, 1)
 
     def expire(self, numbers: list[int]) -> None:
         for number in numbers:
             dest = self.sent[number]
             if dest and dest.available:
-                dest.inactive -= 1
+                dest.count(inactive=-1)
                 dest.unbound()
                 self.sent[number] = None
 
