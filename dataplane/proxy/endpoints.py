@@ -42,7 +42,7 @@ PortKey = tuple[str, str, str, str]  # namespace, service, port name, protocol (
 def endpoints_map(slices: Iterable[EndpointSlice], family: int, node_name: str) -> dict[PortKey, tuple[Endpoint, ...]]:
     """Endpoints of each service port, sorted by their text byte by byte."""
     merged: dict[PortKey, dict[str, Endpoint]] = {}
-    wanted, make = f"IPv{family}", Endpoint._make
+    wanted, new = f"IPv{family}", tuple.__new__
     for one in slices:
         service = one.labels.get(SERVICE_NAME_LABEL, "")
         if one.address_type != wanted or not service or HEADLESS_LABEL in one.labels:
@@ -55,7 +55,7 @@ def endpoints_map(slices: Iterable[EndpointSlice], family: int, node_name: str) 
             number = port.port
             for endpoint, (text, ip) in zip(one.endpoints, _texts(one.endpoints, number), strict=True):
                 if text and (endpoint.terminating is not True or text not in into):
-                    into[text] = make((
+                    into[text] = new(Endpoint, (
                         text, ip, number, endpoint.node_name == node_name != "", endpoint.ready is not False, endpoint.serving is not False,
                         endpoint.terminating is True, endpoint.hint_zones, endpoint.hint_nodes,
                     ))  # fmt: skip

@@ -60,9 +60,10 @@ def _mode(endpoints: Sequence[Endpoint], node_name: str, zone: str, *, node_hint
     ready = [one for one in endpoints if one.ready]
     if not ready:
         return ""
-    if node_hints and all(one.nodes for one in ready) and any(node_name in one.nodes for one in ready):
+    first = ready[0]
+    if node_hints and first.nodes and all(one.nodes for one in ready) and any(node_name in one.nodes for one in ready):
         return "node"
-    if zone and all(one.zones for one in ready) and any(zone in one.zones for one in ready):
+    if zone and first.zones and all(one.zones for one in ready) and any(zone in one.zones for one in ready):
         return "zone"
     return ""
 
