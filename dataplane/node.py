@@ -21,6 +21,7 @@ from dataplane.trace import Trace
 
 if TYPE_CHECKING:
     from dataplane.kube.objects import Cluster as ClusterObjects
+    from dataplane.proxy.ipvs_graceful import Termination
     from dataplane.rules.ipvs import IPVS
 
 
@@ -96,6 +97,9 @@ class Node:
         self.netns = Netns(state, assume=assume, verbose=verbose)
         self.notes = tuple(notes)
         self._observer = observer
+        self._began = self.now
+        self._wanted: IPVS | None = None  # by the last sync_ipvs
+        self._drained: Termination | None = None
 
     @property
     def now(self) -> float:
@@ -106,9 +110,17 @@ class Node:
     def now(self, seconds: float) -> None:
         self.netns.kernel.now = seconds
 
-    def program_ipvs(self, ipvs: IPVS) -> None:
-        """Other virtual servers from now on, as after a sync of kube-proxy; connections stay as they are."""
-        self.netns.program_ipvs(ipvs)
+    def sync_ipvs(self, wanted: IPVS | None = None, *, restarted: bool = False) -> None:
+        """A sync of kube-proxy in IPVS mode: real servers that are no longer wanted are drained as it does (None: what was wanted before).
+
+        Whatever its check once a minute was to remove by ``now`` goes first. ``restarted``: by a kube-proxy that has just started.
+        """
+        from dataplane.proxy.ipvs_graceful import CHECK_INTERVAL, Termination, advance
+
+        before = self._drained or Termination(self.state.ipvs.servers, next_check=self._began + CHECK_INTERVAL)
+        self._wanted = wanted or self._wanted or self.state.ipvs
+        self._drained = advance(before, self._wanted.servers, self.netns.ipvs.services.connections(), self.now, first=restarted)
+        self.netns.program_ipvs(self._wanted._replace(servers=self._drained.servers))
         self.state = self.netns.state
 
     def receive(self, packet: Any, iface: str | None = None, *, choices: Choices | None = None, seed: int = 0) -> Result:
@@ -165,6 +177,7 @@ class Node:
         """A node of the same rules whose connections change independently."""
         other = Node.__new__(Node)
         other.state, other.netns, other.notes, other._observer = self.state, self.netns.fork(), self.notes, self._observer
+        other._began, other._wanted, other._drained = self._began, self._wanted, self._drained
         return other
 
 

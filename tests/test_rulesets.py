@@ -2,8 +2,10 @@
 
 A flow has a ``packet`` and ``in`` (an interface, or ``local``), and what is wanted of it: ``want`` is a verdict, or all destinations that
 are possible; ``masquerade``; ``source`` (``kept``, ``masqueraded`` or an address); ``out``; ``by`` (table and chain); ``reply``;
-``chance`` (of each destination). ``after`` are packets walked before on the same connections, ``node`` is another than node-a, ``mode``
-another than iptables, ``snapshot`` a directory instead of the manifests. Unless ``returns: false``, the answer to what left must come back as from the address asked.
+``chance`` (of each destination). ``after`` is what happened before: packets walked on the same connections (``answered: true``: and what
+whoever got them says to them), ``wait`` in seconds, ``endpoints``: kube-proxy syncs and wants no others (``restarted: true``: after a new start).
+``node`` is another than node-a, ``mode`` another than iptables, ``sysctls`` others than kube-proxy's, ``snapshot`` a directory instead of the manifests.
+Unless ``returns: false``, the answer to what left must come back as from the address asked.
 """
 
 import functools
@@ -14,15 +16,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dataplane.inet import format_address, format_endpoint
+from dataplane.inet import format_address, format_endpoint, parse_address
 from dataplane.node import Node, Result, load, load_snapshot
 from dataplane.packet import answer_to
+from dataplane.rules.ipvs import IPVS
 from dataplane.trace import Trace
 
 RULESETS = Path(__file__).resolve().parents[1] / "rulesets"
 CASES = sorted(file.parent for file in RULESETS.glob("*/flows.yaml"))
 FLOWS = [(case.name, flow) for case in CASES for flow in yaml.safe_load((case / "flows.yaml").read_text())["flows"]]
-_FIELDS = {"packet", "in", "want", "masquerade", "source", "out", "by", "reply", "chance", "after", "node", "snapshot", "returns", "mode"}
+_FIELDS = {"packet", "in", "want", "masquerade", "source", "out", "by", "reply", "chance", "after", "node", "snapshot", "returns", "mode", "sysctls"}
 _VERDICTS = {"forward", "local", "drop", "reject"}
 _SEEDS = range(200)
 
@@ -35,9 +38,27 @@ def compiled(name: str, node: str, mode: str = "iptables") -> Node:
 def node_for(name: str, flow: dict) -> Node:
     """The node of a flow after what happened before on it."""
     node = load_snapshot(RULESETS / name / flow["snapshot"]) if "snapshot" in flow else compiled(name, flow.get("node", "node-a"), flow.get("mode", "iptables")).fork()
+    if "sysctls" in flow:
+        node = Node(node.state._replace(sysctls={**node.state.sysctls, **flow["sysctls"]}))
+    first = node.state.ipvs
     for step in flow.get("after", ()):
-        walk(node, step)
+        happen(node, step, first)
     return node
+
+
+def happen(node: Node, step: dict, first: IPVS) -> None:
+    """One step of what was before a flow."""
+    if "wait" in step:
+        node.now += step["wait"]
+        node.sync_ipvs()
+    elif "endpoints" in step:
+        stay = [parse_address(one)[1] for one in step["endpoints"].split()]
+        servers = [one._replace(servers=tuple(end for end in one.servers if end.address in stay)) for one in first.servers]
+        node.sync_ipvs(first._replace(servers=tuple(servers)), restarted=step.get("restarted", False))
+    else:
+        trace = walk(node, step).trace
+        if step.get("answered"):
+            _check_way_back(node, trace)
 
 
 def walk(node: Node, flow: dict, seed: int = 0) -> Result:

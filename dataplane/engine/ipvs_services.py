@@ -74,6 +74,12 @@ class Services:
         found: ServiceState = self._kernel.memory_of(("ipvs", "service", key), lambda: self._made(self._servers[key]))
         return found
 
+    def connections(self) -> dict[tuple[ServiceKey, ServerKey], int]:
+        """How many connections, active and inactive, the real servers have that any has met."""
+        memory = self._kernel.memory
+        states = {key: memory.get(("ipvs", "service", key)) for key in self._servers}
+        return {(key, end): dest.active + dest.inactive for key, state in states.items() if state is not None for end, dest in state.servers.items()}
+
     def program(self, servers: Iterable[VirtualServer]) -> None:
         """Other virtual and real servers from now on; what connections hold stays known to them, though it takes no new ones."""
         before = self._servers
