@@ -23,7 +23,7 @@ from dataplane.proxy.topology import ZONE_LABEL, Categorized, categorize_endpoin
 from dataplane.rules.iptables import Xtables
 from dataplane.rules.network import Link
 from dataplane.rules.nodestate import NodeState
-from dataplane.text.iptables import apply_restore
+from dataplane.text.iptables_unread import unread
 
 
 class Compiled(NamedTuple):
@@ -146,10 +146,7 @@ def _settings(config: KubeProxyConfiguration, node: Node, links: Sequence[Link],
 
 
 def _state(text: str | None, family: int) -> Xtables | None:
-    if text is None:
-        return None
-    jumps = apply_restore(None, iptables.jump_commands(), family, file="kube-proxy's jumps")
-    return apply_restore(jumps, text, family, noflush=True, file="kube-proxy's restore input")
+    return unread(iptables.jump_commands() + text, family, file="kube-proxy's restore input") if text is not None else None
 
 
 def _notes(ports: Sequence[ServicePort], settings: iptables.Settings, family: int) -> list[str]:
