@@ -6,13 +6,14 @@ what it was. A journal tells whoever comes after a killed process (see namespace
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final, NamedTuple
 
-from dataplane.adapters import namespaces, network, ruleset, tools
-from dataplane.adapters.collect import gather
+from dataplane.adapters import left, namespaces, network, ruleset, tools
+from dataplane.adapters.collect import gather, rules
+from dataplane.adapters.left import Left
 from dataplane.adapters.namespaces import Journal
 from dataplane.adapters.network import QUIET, Ends, Step
 from dataplane.errors import ApplyError, ParseError
@@ -21,6 +22,7 @@ from dataplane.rules.ipset import IPSets
 from dataplane.rules.network import Connection
 from dataplane.rules.nodestate import LOOPBACK, NodeState
 from dataplane.text.conntrack import parse_connections
+from dataplane.text.iptables_unread import source_of, unread
 from dataplane.text.kube_rules import with_kube_rules
 from dataplane.text.snapshot import parse_snapshot
 
@@ -59,9 +61,11 @@ def apply(
         made = not namespaces.exists(name)
         if not made and namespaces.read(name) is None:
             raise ApplyError(f"the network namespace {name} exists and was not made by dataplane apply: nothing was done")
-        have = _EMPTY if made else observe(namespaces.path_of(name), want)
+        known = {} if made else {family: one for family in (4, 6) if (one := left.read(name, family)) is not None}
+        have = _EMPTY if made else observe(namespaces.path_of(name), want, known)
+        sources = {xtables.family: source for xtables in (want.iptables, want.ip6tables) if (source := source_of(xtables)) is not None}
         with _ends(name) as ends:
-            steps = list(_steps(have, want, name, ends, named))
+            steps = list(_steps(have, want, name, ends, named, known))
             if dry_run or not steps:
                 return Done(made, tuple(steps))
             namespaces.write(Journal(name, "making" if made else "changing", namespaces.outside_of(name), 0 if made else namespaces.identity_of(name)))
@@ -69,6 +73,7 @@ def apply(
             if stale is not None and not made:
                 steps += _forget(namespaces.path_of(name), stale, say)
         namespaces.write(Journal(name, "done", namespaces.outside_of(name), namespaces.identity_of(name)))
+        _keep(name, want, sources)
     return Done(made, tuple(steps), tuple(refused))
 
 
@@ -132,11 +137,30 @@ def cleanup(name: str, *, say: Callable[[str], None] = lambda text: None) -> Non
         _remove(name, say)
 
 
-def observe(netns: str | None, like: NodeState) -> NodeState:
-    """The state of a namespace as its own tools print it, of ``like``'s flavour of iptables. ApplyError for what cannot be read."""
+def _keep(name: str, want: NodeState, sources: Mapping[int, str]) -> None:
+    """Remembers what was fed, for whoever applies the next state."""
+    netns = namespaces.path_of(name)
+    for xtables, prefix in ((want.iptables, "iptables"), (want.ip6tables, "ip6tables")):
+        if xtables.family in sources:
+            save = rules(netns, prefix, xtables.flavour)
+            left.write(name, xtables.family, Left(sources[xtables.family], left.seal_of(save)))
+
+
+def observe(netns: str | None, like: NodeState, known: Mapping[int, Left] = ruleset.NOTHING_LEFT) -> NodeState:
+    """The state of a namespace as its own tools print it, of ``like``'s flavour of iptables. ApplyError for what cannot be read.
+
+    Rules that stand as they were left (``known``, by family) are not read.
+    """
     texts = gather(netns, flavours={"iptables": like.iptables.flavour, "ip6tables": like.ip6tables.flavour})
+    files = {4: "iptables-save.txt", 6: "ip6tables-save.txt"}
+    same = {family: texts.pop(files[family]) for family, one in known.items() if left.seal_of(texts.get(files[family], "")) == one.seal and files[family] in texts}
     try:
-        return parse_snapshot(texts)[0]
+        state = parse_snapshot(texts)[0]
+        if 4 in same:
+            state = state._replace(iptables=unread(same[4], 4, flavour=like.iptables.flavour, file=files[4]))
+        if 6 in same:
+            state = state._replace(ip6tables=unread(same[6], 6, flavour=like.ip6tables.flavour, file=files[6]))
+        return state
     except ParseError as error:
         raise ApplyError(f"what stands in the namespace cannot be read: {error}") from None
 
@@ -144,7 +168,9 @@ def observe(netns: str | None, like: NodeState) -> NodeState:
 # ---------------------------------------------------------------------- steps
 
 
-def _steps(have: NodeState, want: NodeState, name: str, ends: Callable[[], Ends], named: set[str]) -> Iterator[Step]:
+def _steps(
+    have: NodeState, want: NodeState, name: str, ends: Callable[[], Ends], named: set[str], known: Mapping[int, Left] = ruleset.NOTHING_LEFT
+) -> Iterator[Step]:  # fmt: skip
     netns = namespaces.path_of(name)
     there = {key: " ".join(value.split()) for key, value in have.sysctls.items()}
     wanted = [(key, " ".join(value.split())) for key, value in want.sysctls.items() if " ".join(value.split()) != there.get(key)]
@@ -164,7 +190,7 @@ def _steps(have: NodeState, want: NodeState, name: str, ends: Callable[[], Ends]
     if quiet or own:
         yield _sysctl_step(netns, dict([*quiet, *own]))
     yield from [step for step in steps if not step.text.startswith(made)]  # a link that comes up is quiet already
-    yield from ruleset.steps(have, want, netns, named)
+    yield from ruleset.steps(have, want, netns, named, known)
 
 
 def _of_interface(key: str) -> bool:
@@ -223,6 +249,7 @@ def _remove(name: str, say: Callable[[str], None]) -> None:
         if namespaces.exists(one):
             say(f"ip netns del {one}")
             namespaces.remove(one)
+    left.forget(name)
     namespaces.forget(name)
 
 

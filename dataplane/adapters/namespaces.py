@@ -20,7 +20,7 @@ from dataplane.adapters import tools
 from dataplane.errors import ApplyError, InputError, Problem
 
 _NETNS: Final = Path("/run/netns")
-_JOURNALS: Final = Path("/run/dataplane")
+JOURNALS: Final = Path("/run/dataplane")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
@@ -104,7 +104,7 @@ def alone(name: str, *, wait: float = 60.0, say: Callable[[str], None] = lambda 
                 yield
             finally:
                 tools.HELD.discard(descriptor)
-                if not (_JOURNALS / f"{name}.json").exists():
+                if not (JOURNALS / f"{name}.json").exists():
                     _lock_of(name).unlink(missing_ok=True)
             return
         finally:
@@ -112,12 +112,12 @@ def alone(name: str, *, wait: float = 60.0, say: Callable[[str], None] = lambda 
 
 
 def _lock_of(name: str) -> Path:
-    return _JOURNALS / f"{name}.lock"
+    return JOURNALS / f"{name}.lock"
 
 
 def _opened_lock(name: str) -> int:
     try:
-        _JOURNALS.mkdir(exist_ok=True)
+        JOURNALS.mkdir(exist_ok=True)
         return os.open(_lock_of(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ApplyError(f"cannot keep the lock {_lock_of(name)}: {error.strerror}") from None
@@ -150,18 +150,18 @@ def _take(descriptor: int, name: str, end: float, say: Callable[[str], None]) ->
 def read(name: str) -> Journal | None:
     """What is known of a namespace that apply made; None for any other. ApplyError for a journal that cannot be read."""
     try:
-        found = Journal(**json.loads((_JOURNALS / f"{name}.json").read_text()))
+        found = Journal(**json.loads((JOURNALS / f"{name}.json").read_text()))
         return None if found.identity and exists(name) and found.identity != identity_of(name) else found
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, OSError) as error:
-        raise ApplyError(f"{_JOURNALS / f'{name}.json'}: not a journal of dataplane's ({error}): remove it and the namespace by hand") from None
+        raise ApplyError(f"{JOURNALS / f'{name}.json'}: not a journal of dataplane's ({error}): remove it and the namespace by hand") from None
 
 
 def write(journal: Journal) -> None:
     """Keeps a journal; it is there whole or not at all."""
-    _JOURNALS.mkdir(exist_ok=True)
-    target = _JOURNALS / f"{journal.name}.json"
+    JOURNALS.mkdir(exist_ok=True)
+    target = JOURNALS / f"{journal.name}.json"
     fresh = target.with_suffix(".new")
     fresh.write_text(json.dumps(journal._asdict()) + "\n")
     fresh.replace(target)
@@ -169,4 +169,4 @@ def write(journal: Journal) -> None:
 
 def forget(name: str) -> None:
     """Removes a journal."""
-    (_JOURNALS / f"{name}.json").unlink(missing_ok=True)
+    (JOURNALS / f"{name}.json").unlink(missing_ok=True)

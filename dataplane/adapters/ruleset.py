@@ -6,19 +6,23 @@ A state is compared with what stands there as text; only what differs is touched
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from functools import partial
 from typing import Final
 
 from dataplane.adapters import tools
+from dataplane.adapters.left import Left
 from dataplane.adapters.network import Step
 from dataplane.rules.iptables import Xtables
 from dataplane.rules.nodestate import NodeState
 from dataplane.text import ipvsadm
 from dataplane.text.difference import restore_input, set_inputs
 from dataplane.text.iptables import written
+from dataplane.text.iptables_unread import source_of
+from dataplane.text.resync import resync_input
 
 _NFACCT: Final = re.compile(r"--nfacct-name +(\S+)")
+NOTHING_LEFT: Final[Mapping[int, Left]] = {}
 _WAIT: Final = ("-w", "60")
 
 
@@ -40,26 +44,42 @@ def restore_tool(xtables: Xtables) -> str:
 
 def accounts(state: NodeState) -> set[str]:
     """The accounting objects that rules name; the kernel refuses a rule whose object does not exist."""
-    tables = [(xtables, table) for xtables in (state.iptables, state.ip6tables) for table in xtables.tables.values()]
-    texts = (written(xtables, table) for xtables, table in tables)
+    texts: list[str] = []
+    for xtables in (state.iptables, state.ip6tables):
+        source = source_of(xtables)
+        texts += [source] if source is not None else [written(xtables, table) for table in xtables.tables.values()]
     return {name.strip('"') for text in texts if "nfacct" in text for name in _NFACCT.findall(text)}
 
 
-def steps(have: NodeState, want: NodeState, netns: str | None, named: set[str]) -> Iterator[Step]:
-    """What leads from the rule sets that stand in a namespace (given by its path) to those of a state, which name those accounting objects."""
+def steps(have: NodeState, want: NodeState, netns: str | None, named: set[str], left: Mapping[int, Left] = NOTHING_LEFT) -> Iterator[Step]:
+    """What leads from the rule sets that stand in a namespace (given by its path) to those of a state, which name those accounting objects.
+
+    ``left``: by family the rules that were fed; where those that stand are still these, they are unread.
+    """
     for name in sorted(named - accounts(have) if named else ()):
         yield Step(f"nfacct add {name}", partial(_account, netns, name))
     before, after = set_inputs(have.ipsets, want.ipsets)
     if before:
         yield _fed("ipset restore -exist", before, netns, "ipset", "restore", "-exist")
     for old, new in ((have.iptables, want.iptables), (have.ip6tables, want.ip6tables)):
-        text = restore_input(old, new)
+        text = _rule_input(old, new, left.get(new.family))
         if text:
             tool = restore_tool(new if new.tables else old)
             yield _fed(f"{tool} --noflush", text, netns, tool, *_WAIT, "--noflush")
     if after:
         yield _fed("ipset restore", after, netns, "ipset", "restore")
     yield from _virtual_servers(have, want, netns)
+
+
+def _rule_input(old: Xtables, new: Xtables, left: Left | None) -> str:
+    source = source_of(new)
+    if source is not None and not old.tables:
+        return source
+    if source is not None and source_of(old) is not None and left is not None:
+        text = resync_input(left.fed, source)
+        if text is not None:
+            return text
+    return restore_input(old, new)
 
 
 def _fed(shown: str, text: str, netns: str | None, *command: str) -> Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -55,7 +56,9 @@ def objects_of(source: Source) -> Cluster:
 
     if not source.files:
         raise click.UsageError("say what to read: -f PATH")
-    return load(source.files, recursive=source.recursive, config=source.config)
+    found = load(source.files, recursive=source.recursive, config=source.config)
+    gc.freeze()  # they stay: no collection need go over them again
+    return found
 
 
 def compiled(source: Source, objects: Cluster | None = None) -> Compiled:

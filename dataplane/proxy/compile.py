@@ -59,9 +59,10 @@ def compile_node(
     base = network or _with_sysctls(plain_network(node, cluster.nodes, links), config)
     texts: dict[int, str] = {}
     notes: list[str] = []
-    for family in chosen:
-        texts[family], more = restore_text(cluster, node, config, base.links, family)
-        notes += more
+    with _no_collections():
+        for family in chosen:
+            texts[family], more = restore_text(cluster, node, config, base.links, family)
+            notes += more
     state = base._replace(
         iptables=_state(texts.get(4), 4) or base.iptables,
         ip6tables=_state(texts.get(6), 6) or base.ip6tables,

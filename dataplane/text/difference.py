@@ -149,7 +149,7 @@ def restore_input(old: Xtables, new: Xtables) -> str:
         if name not in old.tables:
             texts.append(_fresh_table(new, new.tables[name]))
         else:
-            texts.append(_table_input(name, *_chains(old, new, name), emptied=name not in new.tables))
+            texts.append(table_input(name, *_chains(old, new, name), emptied=name not in new.tables))
     return "".join(texts)
 
 
@@ -162,7 +162,7 @@ def _fresh_table(xtables: Xtables, table: Table) -> str:
     return "\n".join([f"*{table.name}", *declared, *heads, f"{rules}COMMIT", ""]) if rules or declared or heads else ""
 
 
-def _table_input(table: str, old: dict[str, Sequence[str]], new: dict[str, Sequence[str]], *, emptied: bool) -> str:
+def table_input(table: str, old: dict[str, Sequence[str]], new: dict[str, Sequence[str]], *, emptied: bool) -> str:
     """Chains are declared before they are jumped to, and go when nothing jumps to them any more."""
     builtin = BUILTIN_CHAINS.get(table, ())
     if emptied:

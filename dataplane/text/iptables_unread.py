@@ -32,8 +32,16 @@ class Unread(Mapping[str, Table]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._read())
 
+    def __bool__(self) -> bool:
+        return self._text.startswith("*") or "\n*" in self._text if self._text is not None else bool(self._tables)
+
     def __len__(self) -> int:
         return len(self._read())
+
+
+def source_of(xtables: Xtables) -> str | None:
+    """The restore input of a rule set that nobody has looked at; None for any other."""
+    return xtables.tables.text if isinstance(xtables.tables, Unread) else None
 
 
 def unread(text: str, family: int, *, flavour: str = "legacy", file: str = "restore input") -> Xtables:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dataplane.adapters import apply as applying
-from dataplane.adapters import namespaces, tools
+from dataplane.adapters import namespaces, ruleset, tools
 from dataplane.adapters.apply import apply, cleanup, observe
 from dataplane.errors import ApplyError, InputError
 from dataplane.kube.load import load, node_of
@@ -110,6 +110,38 @@ def test_a_changed_state_sends_the_difference_and_keeps_counters(netns):
     same(changed, observe(path, changed))
 
 
+def moved() -> NodeState:
+    """The external IP's case with an endpoint at another address."""
+    cluster = load([str(EXTERNAL)])
+    first, *others = cluster.endpoint_slices
+    there = first._replace(endpoints=(first.endpoints[0]._replace(addresses=("10.244.1.77",)), *first.endpoints[1:]))
+    return compile_node(cluster._replace(endpoint_slices=(there, *others)), node_of(cluster, "node-a")).state
+
+
+def test_new_rules_are_compared_with_those_that_were_fed(netns, monkeypatch):
+    apply(compiled(EXTERNAL), netns)
+
+    def unread(old, new):
+        assert not old.tables and not new.tables, "what stands is read"
+        return ""
+
+    monkeypatch.setattr(ruleset, "restore_input", unread)
+    assert apply(compiled(EXTERNAL), netns).steps == ()
+    done = apply(moved(), netns)
+    assert len(done.steps) == 1 and len(done.steps[0].given.splitlines()) < 20
+    same(moved(), observe(namespaces.path_of(netns), moved()))
+    assert apply(moved(), netns).steps == ()
+
+
+def test_what_others_did_to_the_rules_in_between_is_seen(netns):
+    apply(compiled(EXTERNAL), netns)
+    path = namespaces.path_of(netns)
+    for state in (compiled(EXTERNAL), moved()):
+        tools.run(path, "iptables-legacy", "-t", "nat", "-I", "KUBE-SERVICES", "-j", "RETURN")
+        assert len(apply(state, netns).steps) == 1
+        same(state, observe(path, state))
+
+
 def test_what_the_kernel_refuses_leaves_nothing_behind(netns):
     state = compiled(EXTERNAL)
     wrong = state._replace(iptables=parse_save("*filter\n-A INPUT -m set --match-set NOT-THERE src -j DROP\nCOMMIT\n", 4).xtables)
@@ -145,7 +177,7 @@ def test_two_at_once_do_not_mix(netns):
 
 def test_a_tool_that_outlives_a_killed_apply_still_holds_the_lock(netns):
     code = (
-        "import sys\nfrom dataplane.adapters import namespaces, tools\n"
+        "import sys\nfrom dataplane.adapters import namespaces, ruleset, tools\n"
         "with namespaces.alone(sys.argv[1]):\n    print('held', flush=True)\n    tools.run(None, 'sleep', '2')\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, netns], stdout=subprocess.PIPE, text=True) as process:
