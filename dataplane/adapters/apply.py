@@ -17,11 +17,11 @@ from dataplane.adapters.left import Left
 from dataplane.adapters.namespaces import Journal
 from dataplane.adapters.network import QUIET, Ends, Step
 from dataplane.errors import ApplyError, ParseError
-from dataplane.inet import format_address
 from dataplane.rules.ipset import IPSets
 from dataplane.rules.network import Connection
 from dataplane.rules.nodestate import LOOPBACK, NodeState
 from dataplane.text.conntrack import parse_connections
+from dataplane.text.conntrack_commands import can_make, print_deletes, print_inserts
 from dataplane.text.iptables_unread import source_of, unread
 from dataplane.text.kube_rules import with_kube_rules
 from dataplane.text.snapshot import parse_snapshot
@@ -69,7 +69,7 @@ def apply(
             if dry_run or not steps:
                 return Done(made, tuple(steps))
             namespaces.write(Journal(name, "making" if made else "changing", namespaces.outside_of(name), 0 if made else namespaces.identity_of(name)))
-            refused = _carry_out(steps, name, made=made, had=have, say=say)
+            refused = [*_carry_out(steps, name, made=made, had=have, say=say), *_unmade(want.connections)]
             if stale is not None and not made:
                 steps += _forget(namespaces.path_of(name), stale, say)
         namespaces.write(Journal(name, "done", namespaces.outside_of(name), namespaces.identity_of(name)))
@@ -110,16 +110,19 @@ def apply_host(want: NodeState | None, *, dry_run: bool = False, say: Callable[[
     return Done(False, tuple(steps))
 
 
+def _unmade(connections: Sequence[Connection]) -> list[str]:
+    left_out = sum(not can_make(one) for one in connections)
+    return [f"known connections of protocols that the conntrack command cannot make: {left_out}"] if left_out else []
+
+
 def _forget(netns: str, stale: Stale, say: Callable[[str], None]) -> list[Step]:
     """Deletes the connections that the new rules make void, as kube-proxy does after a sync."""
     if tools.missing(["conntrack"]):
         say("conntrack is not installed: flows to endpoints that are gone stay until they time out")
         return []
     done = []
-    for one in stale(parse_connections(tools.run(netns, "conntrack", "-L", "-o", "extended", "-p", "udp"))):
-        source, destination = (format_address(one.family, address) for address in (one.original.src, one.original.dst))
-        words = ["-D", "-f", f"ipv{one.family}", "-p", "udp", "-s", source, "-d", destination, "--sport", str(one.original.sport), "--dport", str(one.original.dport)]
-        step = Step(f"conntrack {' '.join(words)}", partial(tools.run, netns, "conntrack", *words))
+    for line in print_deletes(stale(parse_connections(tools.run(netns, "conntrack", "-L", "-o", "extended", "-p", "udp")))).splitlines():
+        step = Step(f"conntrack {line}", partial(tools.run, netns, "conntrack", *line.split()))
         say(step.text)
         step.run()
         done.append(step)
@@ -151,7 +154,8 @@ def observe(netns: str | None, like: NodeState, known: Mapping[int, Left] = rule
 
     Rules that stand as they were left (``known``, by family) are not read.
     """
-    texts = gather(netns, flavours={"iptables": like.iptables.flavour, "ip6tables": like.ip6tables.flavour})
+    flavours = {"iptables": like.iptables.flavour, "ip6tables": like.ip6tables.flavour}
+    texts = gather(netns, flavours=flavours, connections=bool(like.connections))
     files = {4: "iptables-save.txt", 6: "ip6tables-save.txt"}
     same = {family: texts.pop(files[family]) for family, one in known.items() if left.seal_of(texts.get(files[family], "")) == one.seal and files[family] in texts}
     try:
@@ -191,6 +195,15 @@ def _steps(
         yield _sysctl_step(netns, dict([*quiet, *own]))
     yield from [step for step in steps if not step.text.startswith(made)]  # a link that comes up is quiet already
     yield from ruleset.steps(have, want, netns, named, known)
+    yield from _connections(have, want, netns)
+
+
+def _connections(have: NodeState, want: NodeState, netns: str) -> Iterator[Step]:
+    """Known connections that are not there yet, behind the rules, which make the kernel track connections at all."""
+    there = {(one.family, one.zone, one.original) for one in have.connections}
+    text = print_inserts(one for one in want.connections if (one.family, one.zone, one.original) not in there)
+    if text:
+        yield Step("conntrack --load-file -", partial(tools.run, netns, "conntrack", "--load-file", "-", text=text), text)
 
 
 def _of_interface(key: str) -> bool:

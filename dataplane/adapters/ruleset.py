@@ -34,6 +34,7 @@ def needed(want: NodeState, named: Container[str]) -> list[str]:
             found += [restore_tool(xtables), restore_tool(xtables).replace("restore", "save")]
     found += ["ipset"] if want.ipsets.sets else []
     found += ["ipvsadm"] if want.ipvs.servers else []
+    found += ["conntrack"] if want.connections else []
     return [*found, *(["nfacct"] if named else [])]
 
 

@@ -19,6 +19,7 @@ from dataplane.errors import ApplyError, InputError
 from dataplane.kube.load import load, node_of
 from dataplane.proxy.compile import compile_node
 from dataplane.rules.nodestate import NodeState
+from dataplane.text.conntrack import parse_connections
 from dataplane.text.iptables import parse_save, print_save
 from dataplane.text.snapshot import parse_snapshot, read_snapshot
 from tests.kernel import requirements
@@ -140,6 +141,24 @@ def test_what_others_did_to_the_rules_in_between_is_seen(netns):
         tools.run(path, "iptables-legacy", "-t", "nat", "-I", "KUBE-SERVICES", "-j", "RETURN")
         assert len(apply(state, netns).steps) == 1
         same(state, observe(path, state))
+
+
+CONNECTIONS = """\
+ipv4     2 udp      17 100 src=10.244.1.9 dst=10.96.0.20 sport=4001 dport=53 src=10.244.1.5 dst=192.168.0.11 sport=5353 dport=61000 [ASSURED] mark=0 use=1
+ipv4     2 tcp      6 431999 ESTABLISHED src=10.244.1.9 dst=10.96.0.20 sport=4002 dport=80 src=10.244.1.5 dst=10.244.1.9 sport=8080 dport=4002 [ASSURED] mark=7 use=1
+ipv4     2 icmp     1 25 src=10.244.1.9 dst=192.0.2.10 type=8 code=0 id=9 [UNREPLIED] src=192.0.2.10 dst=10.244.1.9 type=0 code=0 id=9 mark=0 use=1
+ipv6     10 udp      17 100 src=2001:db8::5 dst=2001:db8::10 sport=1 dport=2 [UNREPLIED] src=fd00::5 dst=2001:db8::5 sport=3 dport=1 mark=0 use=1
+ipv4     2 sctp     132 100 ESTABLISHED src=10.244.1.9 dst=192.0.2.10 sport=5 dport=6 src=192.0.2.10 dst=10.244.1.9 sport=6 dport=5 [ASSURED] mark=0 use=1
+"""
+
+
+def test_known_connections_stand_with_their_nat(netns):
+    state = compiled(EXTERNAL)._replace(connections=parse_connections(CONNECTIONS))
+    assert apply(state, netns).warnings == ("known connections of protocols that the conntrack command cannot make: 1",)
+    seen = observe(namespaces.path_of(netns), state).connections
+    wanted = {(one.original, one.reply, one.state, one.flags, one.mark) for one in state.connections if one.protocol != 1}
+    assert {(one.original, one.reply, one.state, one.flags, one.mark) for one in seen} == wanted
+    assert apply(state, netns).steps == ()
 
 
 def test_what_the_kernel_refuses_leaves_nothing_behind(netns):

@@ -8,10 +8,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from dataplane.adapters import namespaces
 from dataplane.adapters.apply import apply
 from dataplane.adapters.collect import collect, script
+from dataplane.cli.collect import command
 from dataplane.errors import ApplyError, InputError
 from dataplane.text.difference import differences
 from dataplane.text.snapshot import parse_snapshot, read_snapshot
@@ -70,3 +72,16 @@ def test_without_root_it_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ApplyError, match="needs root"):
         collect(None, str(tmp_path / "x"))
+
+
+def test_the_namespace_of_a_process(netns, tmp_path):  # noqa: F811
+    apply(compiled(EXTERNAL), netns)
+    with subprocess.Popen(["nsenter", f"--net={namespaces.path_of(netns)}", "sleep", "60"]) as sleeper:
+        try:
+            done = CliRunner().invoke(command, ["--pid", str(sleeper.pid), "--out", str(tmp_path / "a")])
+        finally:
+            sleeper.kill()
+    assert done.exit_code == 0, done.output
+    collect(namespaces.path_of(netns), str(tmp_path / "b"))
+    assert changes(read_snapshot(tmp_path / "a")[0], read_snapshot(tmp_path / "b")[0]) == []
+    assert CliRunner().invoke(command, ["--pid", "1", "--netns", "x", "--out", str(tmp_path / "c")]).exit_code == 2
