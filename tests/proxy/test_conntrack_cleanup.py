@@ -80,7 +80,7 @@ def test_apply_deletes_them(netns):  # noqa: F811
     one = compiled(LIVE)
     done = apply(one.state, netns, stale=lambda connections: stale(one.frontends, connections))
     assert [step.text for step in done.steps if step.text.startswith("conntrack")] == [
-        "conntrack -D -f ipv4 -p udp -s 10.244.1.9 -d 10.96.0.10 --sport 4008 --dport 53"
+        "conntrack -D -p udp -s 10.244.1.9 -d 10.96.0.10 --sport 4008 --dport 53"
     ]
     left = tools.run(path, "conntrack", "-L")
     assert "udp" in left
